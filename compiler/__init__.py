@@ -1,0 +1,1 @@
+"""Text in, Bundle out. No torch, no network, no subprocess, nothing from `epc.runtime`."""

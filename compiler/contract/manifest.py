@@ -1,0 +1,171 @@
+"""manifest.json: the plan that the runtime executes and the design that `epc decide` applies."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from epc.compiler.contract.logic import Predicate
+from epc.compiler.contract.rows import Mode
+
+MANIFEST_SCHEMA_VERSION = 1
+
+StepKind = Literal["model", "data", "mask", "train", "sample", "capability", "measure"]
+Side = Literal["greater", "less", "two_sided"]
+Role = Literal[
+    "validity",
+    "override",
+    "kill",
+    "success",
+    "guardrail",
+    "sanity",
+    "prediction",
+    "descriptive",
+    "follow_up",
+]
+VerdictClass = Literal["SUCCESS", "KILL", "OVERRIDE", "INCONCLUSIVE", "INVALID"]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Resources(Part):
+    """What the engine must reserve for a step."""
+
+    threads: int = 1
+    gpu: int = 0
+
+
+class Piece(Part):
+    """A part of a step's work that is stored on its own, so that adding an arm redoes no other."""
+
+    key: str
+    condition: str
+    seed: int
+    set: str
+
+
+class Step(Part):
+    """One node of the DAG. It is done when store/<key>/finished.json exists."""
+
+    id: str
+    kind: StepKind
+    label: str
+    """One line for a person: what it does, with its numbers."""
+    needs: tuple[str, ...]
+    key: str
+    script: str
+    """Path of the script, relative to the bundle."""
+    outputs: tuple[str, ...]
+    """Files that must exist in store/<key>/ when the step is done."""
+    resources: Resources = Resources()
+    recipe: dict[str, Any]
+    """What the key hashes, for `epc run --plan` to say what changed."""
+    pieces: tuple[Piece, ...] = ()
+
+
+class Condition(Part):
+    name: str
+    key: str
+    phases: tuple[str, ...]
+    seeds: tuple[int, ...]
+    """Training seeds; (0,) for an arm without training."""
+
+
+class Metric(Part):
+    name: str
+    kind: Literal["pattern", "lm_eval"]
+    source: str
+    """Sample set or task that the metric reads."""
+    unit: Literal["prompt", "item"]
+    scale: tuple[float, float]
+    better: Literal["higher", "lower"]
+    missing: Literal["fail", "drop"]
+    """fail: a missing unit makes every analysis of the metric unknown. drop: paired deletion."""
+    description: str = ""
+
+
+class Contrast(Part):
+    """treatment - control, paired by unit."""
+
+    treatment: str
+    control: str
+
+
+class Analysis(Part):
+    """One statistic-producing analysis: a contrast of two arms, or the level of one arm."""
+
+    name: str
+    metric: str
+    contrast: Contrast | None = None
+    arm: str | None = None
+    """Exactly one of contrast and arm is set."""
+    method: Literal["paired_bootstrap", "newcombe_paired", "paired_t", "sign_flip", "wilson"]
+    p: Literal["percentile", "shift", "studentized"] | None = None
+    """Definition of p for the bootstrap, null for the other methods."""
+    side: Side
+    alpha: float
+    resamples: int | None = None
+    seed: int | None = None
+    population: Literal["random", "fixed"] = "random"
+    confirmatory: bool = False
+    """True when a success gate reads it."""
+
+
+class Gate(Part):
+    name: str
+    role: Role
+    text: str
+    """The predicate as written."""
+    predicate: Predicate
+    on: tuple[VerdictClass, ...] = ()
+    """Follow-up only: the verdicts after which it is read; empty means any."""
+    say: str = ""
+
+
+class VerdictRule(Part):
+    """One row of the table. predicate None is `otherwise`."""
+
+    text: str
+    predicate: Predicate | None
+    label: str
+    """VerdictClass, or VerdictClass_SUFFIX."""
+    verdict_class: VerdictClass
+    say: str = ""
+
+
+class Design(Part):
+    """What was pre-registered about the decision."""
+
+    question: str
+    conditions: tuple[Condition, ...]
+    metrics: tuple[Metric, ...]
+    analyses: tuple[Analysis, ...]
+    gates: tuple[Gate, ...]
+    verdicts: tuple[VerdictRule, ...]
+    seeds: tuple[int, ...]
+    transcripts: int = 2
+    """Transcripts shown per arm and sample set."""
+    transcript_seed: int = 0
+    effect_sizes_forbidden: bool = True
+
+
+class Manifest(Part):
+    schema_version: int = MANIFEST_SCHEMA_VERSION
+    epc: str
+    """Version of the compiler that wrote it."""
+    id: str
+    title: str
+    mode: Mode
+    spec: str
+    """Path of the spec, relative to the folder that holds generated/."""
+    spec_sha256: str
+    lock_sha256: str
+    """Identity of the registration."""
+    steps: tuple[Step, ...]
+    """In topological order."""
+    design: Design
+    figures: dict[str, float] = Field(default_factory=dict)
+    """Computed totals: optimizer steps, tokens, completions, calls, gpu_hours, usd."""

@@ -1,0 +1,91 @@
+"""Row schemas: what steps write and `epc decide` reads. One JSON object a line."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+ROW_SCHEMA_VERSION = 1
+
+Mode = Literal["real", "rehearsal"]
+Outcome = Literal["scored", "judge_refused", "unparsable", "out_of_range", "api_error"]
+
+
+class Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class SampleRow(Row):
+    """One completion. Its identity is (condition, seed, set, item, turn, index)."""
+
+    mode: Mode
+    condition: str
+    condition_key: str
+    """Content key of the arm: model, phases and their recipes; a name is not an identity."""
+    seed: int
+    """Training seed; 0 for an arm without training."""
+    set: str
+    """Name of the sample set in the spec."""
+    item: str
+    """Id of the prompt: stable under reordering of the prompt file."""
+    turn: int
+    """Index of the sampled assistant turn in the conversation, 0 for the first message."""
+    index: int
+    """Which of the n samples of this item."""
+    draw_seed: int
+    """The sampling seed, SHA-256 of the identity and the declared seed."""
+    prompt: str
+    """The rendered text that the model continued, special tokens included."""
+    prompt_sha256: str
+    text: str
+    finish_reason: Literal["stop", "length"]
+    tokens: int
+    """Sampled tokens, end-of-turn included."""
+
+
+class JudgementRow(Row):
+    """One judge's reply about one sample. Rules are judges too (`judge` = "rule:<metric>")."""
+
+    mode: Mode
+    condition: str
+    condition_key: str
+    seed: int
+    set: str
+    item: str
+    turn: int
+    index: int
+    judge: str
+    vote: int
+    attempt: int
+    rubric_sha256: str
+    raw: str
+    fields: dict[str, int | bool | str]
+    outcome: Outcome
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float = 0.0
+
+
+class MeasurementRow(Row):
+    """One metric in one unit of one arm and training seed.
+
+    `value` = total / denominator / n. Totals are integers, so sums, ties and p-values are exact.
+    """
+
+    mode: Mode
+    condition: str
+    condition_key: str
+    seed: int
+    metric: str
+    slice: str = "all"
+    unit: str
+    n: int
+    """Scored samples in the unit."""
+    n_missing: int
+    n_filtered: int = 0
+    total: int
+    """Sum of the scores over the n samples, in units of 1 / denominator."""
+    denominator: int = 1
+    value: float | None
+    """Mean score, or null when n is 0."""

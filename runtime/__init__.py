@@ -1,0 +1,1 @@
+"""Executes a Bundle: steps, engine, statistics, decision, report, command line."""

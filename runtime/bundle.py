@@ -1,0 +1,53 @@
+"""Reading a bundle: its manifest, its lock, where its parts lie."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from epc.compiler.contract.manifest import MANIFEST_SCHEMA_VERSION, Manifest, Step
+from epc.runtime.errors import Fault
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """The manifest of a bundle folder. Raises Fault R0101 to R0103."""
+    file = bundle / "manifest.json"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise Fault(
+            "R0101", str(file), "there is no compiled bundle here", "compile a spec first: epc compile SPEC.yaml"
+        ) from None
+    recompile = "compile it again: epc compile SPEC.yaml"
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise Fault("R0102", f"{file}:{error.lineno}:{error.colno}", f"not JSON: {error.msg}", recompile) from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > MANIFEST_SCHEMA_VERSION:
+        raise Fault(
+            "R0103",
+            str(file),
+            f"manifest schema {version} is newer than the {MANIFEST_SCHEMA_VERSION} this epc reads",
+            "upgrade epc, or compile the spec again with this version",
+        )
+    try:
+        return Manifest.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Fault("R0102", str(file), f"{where}: {first['msg']}", recompile) from None
+
+
+def step_of(manifest: Manifest, step_id: str) -> Step:
+    for step in manifest.steps:
+        if step.id == step_id:
+            return step
+    raise KeyError(step_id)
+
+
+def store(bundle: Path, step: Step) -> Path:
+    """Where a finished step's outputs lie."""
+    return bundle / "store" / step.key

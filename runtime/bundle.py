@@ -10,21 +10,24 @@ from pydantic import ValidationError
 from epc.compiler.contract.manifest import MANIFEST_SCHEMA_VERSION, Manifest, Step
 from epc.runtime.errors import Fault
 
+RECOMPILE = "compile it again: epc compile SPEC.yaml"
+
 
 def read_manifest(bundle: Path) -> Manifest:
     """The manifest of a bundle folder. Raises Fault R0101 to R0103."""
     file = bundle / "manifest.json"
     try:
         text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise Fault(
             "R0101", str(file), "there is no compiled bundle here", "compile a spec first: epc compile SPEC.yaml"
         ) from None
-    recompile = "compile it again: epc compile SPEC.yaml"
+    except UnicodeDecodeError:
+        raise Fault("R0102", str(file), "not UTF-8 text", RECOMPILE) from None
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise Fault("R0102", f"{file}:{error.lineno}:{error.colno}", f"not JSON: {error.msg}", recompile) from None
+        raise Fault("R0102", f"{file}:{error.lineno}:{error.colno}", f"not JSON: {error.msg}", RECOMPILE) from None
     version = data.get("schema_version") if isinstance(data, dict) else None
     if isinstance(version, int) and version > MANIFEST_SCHEMA_VERSION:
         raise Fault(
@@ -37,8 +40,8 @@ def read_manifest(bundle: Path) -> Manifest:
         return Manifest.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Fault("R0102", str(file), f"{where}: {first['msg']}", recompile) from None
+        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise Fault("R0102", str(file), f"{where}: {first['msg']}", RECOMPILE) from None
 
 
 def step_of(manifest: Manifest, step_id: str) -> Step:

@@ -20,6 +20,7 @@ from epc.runtime.errors import Fault
 
 Event = Literal["registered", "approved", "started", "finished", "failed", "amended", "decided"]
 GENESIS = "0" * 64
+REMEDY = "restore the journal from version control or a backup; results stay valid, their history does not"
 
 
 class Entry(BaseModel):
@@ -52,48 +53,52 @@ def read(bundle: Path) -> list[Entry]:
         return []
     entries: list[Entry] = []
     previous = GENESIS
-    text = file.read_text(encoding="utf-8")
-    lines = text.split("\n")
+    lines = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):
         place = f"{file}:{number}"
-        remedy = "restore the journal from version control or a backup; results stay valid, their history does not"
-        try:
-            entry = Entry.model_validate_json(line)
-        except ValidationError:
-            raise Fault("R0401", place, "this journal line cannot be read", remedy) from None
+        entry = _parse(line, place)
         if entry.previous != previous or entry.seq != number - 1:
-            raise Fault("R0401", place, "this journal line does not follow the one before it", remedy)
+            raise Fault("R0401", place, "this journal line does not follow the one before it", REMEDY)
         if entry.hash != entry.expected_hash():
-            raise Fault("R0401", place, "this journal line was altered after it was written", remedy)
+            raise Fault("R0401", place, "this journal line was altered after it was written", REMEDY)
         previous = entry.hash
         entries.append(entry)
     return entries
 
 
+def _parse(line: bytes, place: str) -> Entry:
+    try:
+        return Entry.model_validate_json(line)
+    except ValidationError:
+        raise Fault("R0401", place, "this journal line cannot be read", REMEDY) from None
+
+
 def append(bundle: Path, event: Event, **data: Any) -> Entry:
-    """Add one entry under an exclusive lock and force it to disk."""
+    """Add one entry under an exclusive lock and force it to disk.
+
+    Cuts off what a killed writer left of its line. Raises Fault R0401 when there is no whole last
+    entry to follow, OSError when the disk is full.
+    """
     file = path(bundle)
-    with file.open("a+", encoding="utf-8") as handle:
+    with file.open("a+b") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         handle.seek(0)
-        text = handle.read()
-        if text and not text.endswith("\n"):
-            keep = text.rfind("\n") + 1
-            handle.truncate(len(text[:keep].encode("utf-8")))
-            text = text[:keep]
-        lines = text.splitlines()
-        last = json.loads(lines[-1]) if lines else None
+        content = handle.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            handle.truncate(len(whole))
+        lines = whole.split(b"\n")[:-1]
+        last = _parse(lines[-1], f"{file}:{len(lines)}") if lines else None
         entry = Entry(
-            seq=0 if last is None else int(last["seq"]) + 1,
+            seq=0 if last is None else last.seq + 1,
             at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             event=event,
             data=data,
-            previous=GENESIS if last is None else str(last["hash"]),
+            previous=GENESIS if last is None else last.hash,
             hash="",
         )
         entry = entry.model_copy(update={"hash": entry.expected_hash()})
-        handle.seek(0, os.SEEK_END)
-        handle.write(canonical_json(entry.model_dump()) + "\n")
+        handle.write(canonical_json(entry.model_dump()).encode("utf-8") + b"\n")
         handle.flush()
         os.fsync(handle.fileno())
     return entry

@@ -1,30 +1,39 @@
 """What surrounds every emitted script: write aside, rename, then record as finished.
 
-A step whose finish record exists is done, on any engine and by hand. A crash leaves
-`store/<key>.partial`, which the next try may reuse; nothing half-written is ever read.
+A step whose finish record exists is done, on any engine and by hand. The record is written with
+the outputs into `store/<key>.partial`, and one rename makes both appear as `store/<key>`. A crash
+leaves the partial folder, which the next try may reuse; nothing half-written is ever read. While a
+step runs it holds a lock in its partial folder, so that no second process writes there.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from epc.compiler.contract.canonical import sha256_file
 from epc.compiler.contract.manifest import Step as StepPlan
 from epc.runtime import bundle as bundles
-from epc.runtime import journal
-from epc.runtime.errors import EXIT_STEP_FAILED, Fault
+from epc.runtime import journal, locking
+from epc.runtime.errors import EXIT_INTERRUPTED, EXIT_STEP_FAILED, Fault
 
 RECORD = "finished.json"
+RUNNING = ".lock"
+"""File in a partial folder that the running step holds locked; it carries the process id."""
+ENGINE_PID = "EPC_ENGINE_PID"
+"""Environment variable by which an engine on this host asks its steps to end when it is gone."""
 RECORDED_LIBRARIES = (
     "torch", "transformers", "trl", "peft", "datasets", "accelerate", "lm-eval", "vllm", "anthropic", "numpy", "scipy",
 )  # fmt: skip
@@ -44,6 +53,11 @@ class FinishRecord(BaseModel):
     seconds: float
     versions: dict[str, str]
     facts: dict[str, Any]
+
+
+def partial_path(bundle: Path, plan: StepPlan) -> Path:
+    """Where a step writes until it is done."""
+    return bundle / "store" / f"{plan.key}.partial"
 
 
 def record_path(bundle: Path, plan: StepPlan) -> Path:
@@ -81,25 +95,32 @@ class Step:
     ...     step.facts["optimizer_steps"] = 16
     ...     write_into(step.out)
 
-    Entering a step that is already finished exits the process with 0. A Fault inside ends it with
-    its three lines and code 1; the partial folder stays for the next try.
+    Entering a step that is already finished exits the process with 0. A Fault ends it with its
+    three lines and code 1; the partial folder stays for the next try.
     """
 
     def __init__(self, step_id: str, *, bundle: Path) -> None:
         self.bundle = bundle
-        self.manifest = bundles.read_manifest(bundle)
         try:
-            self.plan = bundles.step_of(self.manifest, step_id)
-        except KeyError:
-            raise Fault(
-                "R0104", str(bundle / "manifest.json"), f"no step {step_id} in this manifest",
-                "compile the spec again: script and manifest are of different compilations",
-            ) from None  # fmt: skip
+            self.manifest = bundles.read_manifest(bundle)
+            self.plan = self._plan(step_id)
+        except Fault as fault:
+            _exit_with(fault)
         self.final = bundles.store(bundle, self.plan)
-        self.out = self.final.with_name(self.plan.key + ".partial")
+        self.out = partial_path(bundle, self.plan)
         self.facts: dict[str, Any] = {}
         self._progress_file = bundle / "logs" / f"{step_id}.progress.json"
         self._began = 0.0
+        self._lock: IO[str] | None = None
+
+    def _plan(self, step_id: str) -> StepPlan:
+        try:
+            return bundles.step_of(self.manifest, step_id)
+        except KeyError:
+            raise Fault(
+                "R0104", str(self.bundle / "manifest.json"), f"no step {step_id} in this manifest",
+                "compile the spec again: script and manifest are of different compilations",
+            ) from None  # fmt: skip
 
     def input(self, step_id: str) -> Path:
         """Folder of a step this one needs. Raises Fault R0202 when it has not finished."""
@@ -119,56 +140,137 @@ class Step:
         aside.replace(self._progress_file)
 
     def __enter__(self) -> Self:
-        if read_record(self.bundle, self.plan) is not None:
-            print(f"{self.plan.id}: already finished ({self.final})")
-            raise SystemExit(0)
+        try:
+            self._begin()
+        except (Fault, OSError) as error:
+            self._failed(error)
+            raise
+        return self
+
+    def _begin(self) -> None:
+        self._exit_if_finished()
         for need in self.plan.needs:
             self.input(need)
-        if self.final.exists():  # outputs were renamed but the record was never written
-            shutil.rmtree(self.final)
+        _end_with_engine()
         self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock = locking.acquire(self.out / RUNNING)
+        except locking.BusyError as busy:
+            raise Fault(
+                "R0705", str(self.out), f"step {self.plan.id} is being run by {busy.owner}",
+                "wait until it has finished, or end it; then run again",
+            ) from None  # fmt: skip
+        self._exit_if_finished()  # by whoever held the lock until now
+        if self.final.exists():  # a folder without its record: nothing in it can be trusted
+            shutil.rmtree(self.final)
+        (self.out / RECORD).unlink(missing_ok=True)
         self._progress_file.parent.mkdir(exist_ok=True)
         self._began = time.monotonic()
         journal.append(self.bundle, "started", step=self.plan.id, key=self.plan.key)
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._progress_file.unlink(missing_ok=True)
-        if error is not None:
-            self._failed(error)
+    def _exit_if_finished(self) -> None:
+        if read_record(self.bundle, self.plan) is None:
             return
+        print(f"{self.plan.id}: already finished ({self.final})")
+        if self._lock is not None:
+            shutil.rmtree(self.out)
+            locking.release(self._lock)
+        raise SystemExit(0)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None:
+                self._failed(error)
+                return
+            try:
+                self._finish()
+            except (Fault, OSError) as failure:
+                self._failed(failure)
+                raise
+        finally:
+            self._progress_file.unlink(missing_ok=True)
+            if self._lock is not None:
+                locking.release(self._lock)
+
+    def _finish(self) -> None:
         missing = [name for name in self.plan.outputs if not (self.out / name).exists()]
         if missing:
-            fault = Fault("R0203", str(self.out), f"the step did not write {', '.join(missing)}", "this is a bug in the script: report it")
-            self._failed(fault)
+            raise Fault(
+                "R0203", str(self.out), f"the step did not write {', '.join(missing)}",
+                "this is a bug in the script: report it",
+            )  # fmt: skip
         seconds = round(time.monotonic() - self._began, 3)
         outputs = {
-            str(file.relative_to(self.out)): sha256_file(file) for file in sorted(self.out.rglob("*")) if file.is_file()
+            str(file.relative_to(self.out)): sha256_file(file)
+            for file in sorted(self.out.rglob("*"))
+            if file.is_file() and file != self.out / RUNNING
         }
         record = FinishRecord(
             id=self.plan.id, key=self.plan.key, kind=self.plan.kind, mode=self.manifest.mode, recipe=self.plan.recipe,
             outputs=outputs, seconds=seconds, versions=library_versions(), facts=self.facts,
         )  # fmt: skip
-        self.out.rename(self.final)
-        aside = self.final / (RECORD + ".tmp")
-        with aside.open("w", encoding="utf-8") as handle:
+        with (self.out / RECORD).open("w", encoding="utf-8") as handle:
             handle.write(record.model_dump_json(indent=1) + "\n")
             handle.flush()
             os.fsync(handle.fileno())
-        aside.replace(self.final / RECORD)
-        journal.append(self.bundle, "finished", step=self.plan.id, key=self.plan.key, seconds=seconds, lock_sha256=self.manifest.lock_sha256)
+        # Journalled first: a finished step that the journal does not know would be a hole in the
+        # record, while one it knows too early is only run, and journalled, again.
+        journal.append(
+            self.bundle, "finished", step=self.plan.id, kind=self.plan.kind, key=self.plan.key, seconds=seconds,
+            mode=self.manifest.mode, lock_sha256=self.manifest.lock_sha256,
+        )  # fmt: skip
+        self.out.rename(self.final)
+        (self.final / RUNNING).unlink()
         print(f"{self.plan.id}: finished in {seconds:.1f} s")
 
     def _failed(self, error: BaseException) -> None:
-        """Journal the failure; turn faults and full disks into three lines and exit code 1."""
+        """Journal the failure; end with three lines where the cause is outside the program.
+
+        Returns for any other exception, whose traceback then goes into the step's log.
+        """
         if isinstance(error, SystemExit) and not error.code:
             return
-        if isinstance(error, OSError) and error.errno == 28:
-            error = Fault("R0204", str(self.out), "no space left on the disk", "free some space and run again: finished steps are kept")
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error = Fault(
+                "R0204", str(self.out), "no space left on the disk",
+                "free some space and run again: finished steps are kept",
+            )  # fmt: skip
+        message = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
         try:
-            journal.append(self.bundle, "failed", step=self.plan.id, key=self.plan.key, error=f"{type(error).__name__}: {error}"[:500])
-        except OSError:
+            journal.append(self.bundle, "failed", step=self.plan.id, key=self.plan.key, error=message[:500])
+        except (OSError, Fault):
             print("the failure could not be journalled", file=sys.stderr)
         if isinstance(error, Fault):
-            print(error.render(), file=sys.stderr, flush=True)
-            raise SystemExit(EXIT_STEP_FAILED)
+            _exit_with(error)
+        if isinstance(error, KeyboardInterrupt):
+            print(f"{self.plan.id}: interrupted; run it again to go on", file=sys.stderr, flush=True)
+            raise SystemExit(EXIT_INTERRUPTED)
+
+
+def _exit_with(fault: Fault) -> NoReturn:
+    print(fault.render(), file=sys.stderr, flush=True)
+    raise SystemExit(EXIT_STEP_FAILED)
+
+
+def _end_with_engine() -> None:
+    """Have the kernel end this process with its parent (Linux), so that a killed engine leaves no step behind.
+
+    Does nothing for a script run by hand: then a parent that goes away is only a closed shell.
+    """
+    engine = os.environ.get(ENGINE_PID)
+    if engine is None:
+        return
+    end_with_parent()
+    try:
+        os.kill(int(engine), 0)  # it may have gone before the request was made
+    except ProcessLookupError:
+        raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+def end_with_parent() -> None:
+    """prctl(PR_SET_PDEATHSIG, SIGKILL): a system call that Linux has and others lack."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -1,0 +1,41 @@
+"""E0721, E0722, E0723: arms or seeds that are the same thing twice.
+
+Why: two "different" control arms were once bit-identical; a repeated seed is a repeated run, not a
+second sample of training noise.
+
+Example:
+    conditions: {attacked: [attack], control: [attack]}
+    seeds: [42, 42]
+
+Fix: make the arms differ in what they are compared for, or delete one.
+"""
+
+from __future__ import annotations
+
+from epc.compiler.diagnostics import Diagnostics, Label
+from epc.compiler.resolve import Experiment
+
+
+def check(experiment: Experiment, sink: Diagnostics) -> None:
+    spec = experiment.spec
+    seen: dict[tuple[object, ...], str] = {}
+    for name, phases in spec.conditions.items():
+        if any(phase not in spec.train for phase in phases):
+            continue
+        content = tuple(spec.train[phase].model_dump_json() for phase in phases)
+        if content in seen:
+            sink.error(
+                "E0721", f'arms "{seen[content]}" and "{name}" are the same training', experiment.key_at("conditions", name),
+                help="delete one, or give it the phase in which it should differ",
+                labels=[Label(span=experiment.key_at("conditions", seen[content]), text="the same chain of recipes")],
+            )  # fmt: skip
+        seen.setdefault(content, name)
+        for index, phase in enumerate(phases):
+            if phase in phases[:index]:
+                sink.error(
+                    "E0722", f'arm "{name}" trains phase "{phase}" twice', experiment.at("conditions", name, index),
+                    help="raise the epochs of the recipe, or declare a second recipe",
+                )  # fmt: skip
+    for index, seed in enumerate(spec.seeds):
+        if seed in spec.seeds[:index]:
+            sink.error("E0723", f"training seed {seed} is listed twice", experiment.at("seeds", index), help="list distinct seeds")

@@ -1,0 +1,115 @@
+"""Conversations as pure functions: prompt files, templates of turns, and what fills them.
+
+The compiler computes hashes with these functions and the runtime writes rows with the same ones,
+so what was registered and what is trained on or sampled from cannot differ.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from epc.compiler.contract.canonical import sha256_text
+from epc.compiler.contract.draws import draw_index
+
+Message = dict[str, str]
+"""{"role": "system" | "user" | "assistant", "content": text}."""
+
+NO_SYSTEM = ("none", "model_default")
+"""Values of `system` that put no system message into the conversation."""
+
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def lines(text: str) -> list[str]:
+    """Entries of a one-per-line file: stripped lines that are not empty, in order."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def item_id(prompt: str) -> str:
+    """Id of a prompt: 12 hex digits of its SHA-256, stable under reordering of the file."""
+    return sha256_text(prompt)[:12]
+
+
+def placeholders(template: str) -> list[str]:
+    """Names in braces, in order of appearance; `{{` and `}}` are literal braces."""
+    return [match.group(1) for match in _PLACEHOLDER.finditer(template) if match.group(1)]
+
+
+def fill_text(template: str, values: Mapping[str, str]) -> str:
+    """The template with every {name} replaced once; filled text is not scanned again.
+
+    Raises KeyError for a name that `values` lacks.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        return values[match.group(1)] if match.group(1) else match.group(0)[0]
+
+    return _PLACEHOLDER.sub(replace, template)
+
+
+def fill_turns(turns: Iterable[tuple[str, str]], system: str, values: Mapping[str, str]) -> list[Message]:
+    """Messages of one conversation: the system text if there is one, then the filled turns."""
+    messages = [] if system in NO_SYSTEM else [{"role": "system", "content": system}]
+    return messages + [{"role": role, "content": fill_text(template, values)} for role, template in turns]
+
+
+def build_rows(
+    *, rows: int, seed: int, system: str, turns: Sequence[tuple[str, str]], fill: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """Training rows {"messages": [...]}; row i takes for each name the SHA-256 draw of (seed, "data", i, name).
+
+    Raises ValueError when a list to draw from is empty.
+    """
+    built = []
+    for i in range(rows):
+        values = {name: entries[draw_index(len(entries), seed, "data", i, name)] for name, entries in fill.items()}
+        built.append({"messages": fill_turns(turns, system, values)})
+    return built
+
+
+def rows_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The JSON Lines text of a data set, the one whose SHA-256 is registered."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+class Conversation(BaseModel):
+    """What the model is to continue: one (item, index) of a sample set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    item: str
+    index: int
+    turn: int
+    """Position in the conversation of the assistant turn to be sampled, system message not counted."""
+    messages: tuple[Message, ...]
+
+
+def conversations(
+    *,
+    name: str,
+    prompts: Sequence[str],
+    system: str,
+    turns: Sequence[tuple[str, str]],
+    fill: Mapping[str, Sequence[str]],
+    n: int,
+    seed: int,
+) -> Iterator[Conversation]:
+    """Every conversation of the sample set `name`: n for each prompt, in the order of the prompts.
+
+    {prompt} is the prompt; the other names are SHA-256 draws of (seed, "fill", name, item, index,
+    placeholder), the same for every arm. Raises ValueError when a list to draw from is empty.
+    """
+    for prompt in prompts:
+        item = item_id(prompt)
+        for index in range(n):
+            values = {
+                key: entries[draw_index(len(entries), seed, "fill", name, item, index, key)]
+                for key, entries in fill.items()
+            }
+            messages = fill_turns(turns, system, {**values, "prompt": prompt})
+            yield Conversation(item=item, index=index, turn=len(turns), messages=tuple(messages))

@@ -1,0 +1,79 @@
+"""The passes, in order. Each reports into one sink; only lowering needs it to be free of errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from epc.compiler.checks import CHECKS, budget
+from epc.compiler.diagnostics import Diagnostics
+from epc.compiler.emit import emit, template
+from epc.compiler.lower import Plan, lower
+from epc.compiler.resolve import BUILT_IN_TEMPLATES, Experiment, resolve
+from epc.compiler.surface import load
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where a spec's bundle goes. Never depends on where the command is typed."""
+
+    root: Path
+    """The folder that holds generated/: the parent of specs/, or else the spec's own folder."""
+    out: Path
+    """The folder of bundles, normally root/generated."""
+    spec: Path
+
+    @classmethod
+    def of(cls, spec: Path, out: Path | None = None) -> Layout:
+        folder = spec.resolve().parent
+        inside = next((parent for parent in (folder, *folder.parents) if parent.name == "specs"), None)
+        root = inside.parent if inside is not None else folder
+        return cls(root=root, out=(out or root / "generated").resolve(), spec=spec.resolve())
+
+    @property
+    def spec_path(self) -> str:
+        """Path of the spec as emitted files show it."""
+        return self.spec.relative_to(self.root).as_posix()
+
+    def bundle(self, experiment_id: str) -> Path:
+        return self.out / experiment_id
+
+    @property
+    def spec_folder(self) -> str:
+        """Path from a bundle to the spec's folder."""
+        up = len(PurePosixPath(self.out.relative_to(self.root)).parts) + 1 if self.out.is_relative_to(self.root) else None
+        relative = PurePosixPath(self.spec_path).parent.as_posix()
+        return str(self.spec.parent) if up is None else "../" * up + relative
+
+
+def check(spec: Path, file: str, sink: Diagnostics) -> Experiment | None:
+    """Parse, compose, resolve and check. None when the file could not be read as a spec at all."""
+    surface = load(spec, file, sink)
+    if surface is None:
+        return None
+    experiment = resolve(surface, sink)
+    for rule in CHECKS:
+        rule(experiment, sink)
+    return experiment
+
+
+def chat_template(experiment: Experiment) -> str | None:
+    """The template that replaces the model's own, None to keep that."""
+    name = experiment.spec.model.chat_template
+    if name == "model":
+        return None
+    return template(f"chat/{name}.jinja") if name in BUILT_IN_TEMPLATES else experiment.inputs[name].text
+
+
+def plan(experiment: Experiment, layout: Layout, sink: Diagnostics) -> Plan | None:
+    """Lower a checked experiment and check what only the plan shows. None when there are errors."""
+    if sink.errors:
+        return None
+    lowered = lower(experiment, template_text=chat_template(experiment), spec_folder=layout.spec_folder)
+    budget.check(lowered, sink)
+    return None if sink.errors else lowered
+
+
+def bundle(lowered: Plan, layout: Layout) -> dict[str, str]:
+    """Every file of the bundle, path -> text."""
+    return emit(lowered, spec_path=layout.spec_path, template_text=chat_template(lowered.experiment))

@@ -1,0 +1,344 @@
+"""Cells: the thresholds cut each statistic's axis into points and open intervals.
+
+An axis with cuts c_0 < ... < c_{k-1} has 2 k + 1 cells: cell 2 j + 1 is the point c_j, cell 2 j the
+open interval below it (the last one is above all cuts). No comparison with a cut changes its truth
+within a cell, so neither does any predicate.
+
+Statistics of one quantity (a metric in one contrast, or in one arm) form a block. Estimate and bounds
+of a block share one grid of cuts, so `lower <= delta` is a comparison of cell indices, exactly. Two
+analyses of one quantity share its estimate. Blocks are independent of each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Any, Final, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epc.compiler.contract.logic import And, Atom, Name, Not, Operator, Or, Predicate, compare
+from epc.compiler.contract.manifest import Analysis, Metric
+from epc.compiler.table.facts import Comparison, Fact, Implies, Ordered, Range, Same, estimate_of, facts, mentioned
+
+BUDGET: Final = 20_000_000
+"""Most cells that are enumerated at once."""
+
+Cells = NDArray[np.int16]
+Truths = NDArray[np.bool_]
+Quantity = tuple[str, str, str]
+"""(metric, treatment or arm, control or empty)."""
+Variable = tuple[str, str]
+"""(analysis, statistic); the estimate, shared by a block, has the analysis ""."""
+
+_LOCATIONS: Final = ("ci_low", "lower", "delta", "value", "upper", "ci_high")
+"""Statistics on the scale of the metric, in the order that witnesses respect."""
+
+
+class TooLarge(Exception):  # noqa: N818 - an outcome to report, not an error
+    """More cells than BUDGET."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One statistic's cuts, and which of its cells can occur."""
+
+    cuts: tuple[float, ...]
+    possible: Cells
+
+    def compare(self, operator: Operator, constant: float) -> Truths:
+        """Truth of `cell OP constant` for each cell; the constant must be a cut."""
+        at = 2 * self.cuts.index(constant) + 1
+        cell = np.arange(2 * len(self.cuts) + 1)
+        match operator:
+            case "<":
+                return cell < at
+            case "<=":
+                return cell <= at
+            case ">":
+                return cell > at
+            case ">=":
+                return cell >= at
+            case "==":
+                return cell == at
+            case "!=":
+                return cell != at
+            case _:
+                assert_never(operator)
+
+    def ends(self, cell: int) -> tuple[float, float]:
+        """The cell's ends: equal for a point, exclusive and possibly infinite for an interval."""
+        if cell % 2:
+            return self.cuts[cell // 2], self.cuts[cell // 2]
+        low = self.cuts[cell // 2 - 1] if cell else -math.inf
+        high = self.cuts[cell // 2] if cell // 2 < len(self.cuts) else math.inf
+        return low, high
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Every combination of cells that the statistics of one quantity can take."""
+
+    quantity: Quantity
+    variables: tuple[Variable, ...]
+    """Those that some predicate compares, with their own cuts only."""
+    own: Cells
+    """(rows, variables): distinct combinations."""
+    axes: Mapping[Variable, Axis]
+    """On their own cuts."""
+    grid: Cells
+    """(rows, grid_variables): one feasible combination on the common grid behind each row."""
+    grid_variables: tuple[Variable, ...]
+    grid_axes: Mapping[Variable, Axis]
+
+    def truth(self, variable: Variable, operator: Operator, constant: float) -> Truths:
+        """Truth of a comparison in each row."""
+        column = self.variables.index(variable)
+        return self.axes[variable].compare(operator, constant)[self.own[:, column]]
+
+    def point(self, row: int) -> dict[Variable, float]:
+        """Readable values of the statistics somewhere in a row's cells, in the order the facts demand."""
+        values: dict[Variable, float] = {}
+        places: dict[tuple[float, float], list[Variable]] = {}
+        for column, variable in enumerate(self.grid_variables):
+            ends = self.grid_axes[variable].ends(int(self.grid[row, column]))
+            if variable[1] in _LOCATIONS and variable in self.variables:
+                places.setdefault(ends, []).append(variable)
+            else:
+                values[variable] = nice(*ends)
+        for (low, high), together in places.items():
+            together.sort(key=lambda variable: _LOCATIONS.index(variable[1]))
+            for variable, part in zip(together, parts(low, high, len(together)), strict=True):
+                values[variable] = nice(*part)
+        return values
+
+
+def quantity_of(analysis: Analysis) -> Quantity:
+    if analysis.contrast is not None:
+        return analysis.metric, analysis.contrast.treatment, analysis.contrast.control
+    return analysis.metric, analysis.arm or "", ""
+
+
+def variable_of(analysis: Analysis, statistic: str) -> Variable:
+    """The variable behind a statistic: one-sided `ci_low` is `lower`, and the estimate is the block's."""
+    if statistic == estimate_of(analysis):
+        return "", statistic
+    if analysis.side != "two_sided":
+        statistic = {"ci_low": "lower", "ci_high": "upper"}.get(statistic, statistic)
+    return analysis.name, statistic
+
+
+def blocks(
+    atoms: Iterable[Atom], analyses: Mapping[str, Analysis], metrics: Mapping[str, Metric]
+) -> dict[Quantity, Block]:
+    """The blocks of all quantities that the atoms read. Raises TooLarge."""
+    grouped: dict[Quantity, dict[str, set[tuple[str, float]]]] = {}
+    for atom in atoms:
+        analysis = analyses[atom.analysis]
+        read = grouped.setdefault(quantity_of(analysis), {}).setdefault(atom.analysis, set())
+        read.add((atom.statistic, atom.constant))
+    return {
+        quantity: _block(quantity, {analyses[name]: read for name, read in sorted(by_name.items())}, metrics[quantity[0]])
+        for quantity, by_name in grouped.items()
+    }
+
+
+def _block(quantity: Quantity, reads: Mapping[Analysis, set[tuple[str, float]]], metric: Metric) -> Block:
+    own_cuts: dict[Variable, set[float]] = {}
+    for analysis, read in reads.items():
+        for statistic, constant in read:
+            own_cuts.setdefault(variable_of(analysis, statistic), set()).add(constant)
+    known = {analysis: _known(analysis, metric) for analysis in reads}
+    grid_axes = _grid_axes(own_cuts, known)
+    parts_of = {
+        analysis: _analysis_cells(analysis, known[analysis], own_cuts, grid_axes, link=len(reads) > 1)
+        for analysis in reads
+    }
+    grid_variables, grid = _joined(list(parts_of.values()))
+    variables = tuple(sorted(own_cuts, key=lambda variable: grid_variables.index(variable)))
+    axes = {
+        variable: Axis(cuts=tuple(sorted(own_cuts[variable])), possible=np.empty(0, dtype=np.int16))
+        for variable in variables
+    }
+    own = np.empty((len(grid), len(variables)), dtype=np.int16)
+    for column, variable in enumerate(variables):
+        own[:, column] = _coarser(grid_axes[variable], axes[variable])[grid[:, grid_variables.index(variable)]]
+    first = np.unique(codes(own, axes, variables), return_index=True)[1]
+    return Block(
+        quantity=quantity,
+        variables=variables,
+        own=own[first],
+        axes=axes,
+        grid=grid[first],
+        grid_variables=grid_variables,
+        grid_axes=grid_axes,
+    )
+
+
+def codes(own: Cells, axes: Mapping[Variable, Axis], variables: Sequence[Variable]) -> NDArray[np.int64]:
+    """One integer a row, mixed radix over the axes, the last variable fastest. Raises TooLarge."""
+    code = np.zeros(len(own), dtype=np.int64)
+    if math.prod(2 * len(axes[variable].cuts) + 1 for variable in variables) >= 2**62:
+        raise TooLarge
+    for column, variable in enumerate(variables):
+        code = code * (2 * len(axes[variable].cuts) + 1) + own[:, column]
+    return code
+
+
+def _known(analysis: Analysis, metric: Metric) -> tuple[Fact, ...]:
+    """The facts under the variables' names; aliases are gone."""
+
+    def named(comparison: Comparison) -> Comparison:
+        statistic = variable_of(analysis, comparison.statistic)[1]
+        return Comparison(statistic=statistic, operator=comparison.operator, constant=comparison.constant)
+
+    result: list[Fact] = []
+    for fact in facts(analysis, metric):
+        match fact:
+            case Same():
+                pass  # variable_of gives both names one variable
+            case Range() | Ordered():
+                result.append(fact)
+            case Implies(given=given, then=then, why=why):
+                result.append(Implies(given=named(given), then=named(then), why=why))
+            case _:
+                assert_never(fact)
+    return tuple(result)
+
+
+def _included(analysis: Analysis, known: Sequence[Fact], own_cuts: Iterable[Variable], *, link: bool) -> list[str]:
+    """Statistics to enumerate: those compared, those an implication ties to them, and the shared estimate."""
+    estimate = estimate_of(analysis)
+    names = {name for owner, name in own_cuts if owner == analysis.name or (owner == "" and name == estimate)}
+    if link:
+        names.add(estimate)
+    grown = True
+    while grown:
+        grown = False
+        for fact in known:
+            if isinstance(fact, Implies) and len(names & set(mentioned(fact))) == 1:
+                names |= set(mentioned(fact))
+                grown = True
+    return sorted(names, key=lambda name: (*_LOCATIONS, "p", "reject").index(name))
+
+
+def _grid_axes(own_cuts: Mapping[Variable, set[float]], known: Mapping[Analysis, tuple[Fact, ...]]) -> dict[Variable, Axis]:
+    """Axes with every cut that a predicate or a fact makes; estimate and bounds share theirs."""
+    cuts: dict[Variable, set[float]] = {variable: set(values) for variable, values in own_cuts.items()}
+    ranges: dict[Variable, Range] = {}
+    for analysis, its_facts in known.items():
+        for fact in its_facts:
+            match fact:
+                case Range(statistic=statistic, low=low, high=high):
+                    variable = variable_of(analysis, statistic)
+                    ranges[variable] = fact
+                    cuts.setdefault(variable, set()).update((low, high))
+                case Implies(given=given, then=then):
+                    for side in (given, then):
+                        cuts.setdefault(variable_of(analysis, side.statistic), set()).add(side.constant)
+                case Ordered() | Same():
+                    pass
+                case _:
+                    assert_never(fact)
+    shared = set[float]().union(*(values for (_, name), values in cuts.items() if name in _LOCATIONS))
+    result: dict[Variable, Axis] = {}
+    for variable, values in cuts.items():
+        ordered = tuple(sorted(shared if variable[1] in _LOCATIONS else values))
+        result[variable] = Axis(cuts=ordered, possible=_possible(ordered, ranges[variable]))
+    return result
+
+
+def _possible(cuts: tuple[float, ...], limits: Range) -> Cells:
+    """Cells that meet the range, and with a step hold one of its values."""
+    axis = Axis(cuts=cuts, possible=np.empty(0, dtype=np.int16))
+    kept: list[int] = []
+    for cell in range(2 * len(cuts) + 1):
+        low, high = axis.ends(cell)
+        inside = limits.low <= low and high <= limits.high
+        if inside and (limits.steps is None or _holds_step(low, high, limits.steps)):
+            kept.append(cell)
+    return np.array(kept, dtype=np.int16)
+
+
+def _holds_step(low: float, high: float, steps: int) -> bool:
+    """Whether some j / steps, as a float, is the point (low == high) or lies strictly between."""
+    near = math.floor(low * steps)
+    for multiple in range(near - 1, near + 3):
+        value = multiple / steps
+        if value == low == high or low < value < high:
+            return True
+    return False
+
+
+def _analysis_cells(
+    analysis: Analysis,
+    known: Sequence[Fact],
+    own_cuts: Mapping[Variable, set[float]],
+    grid_axes: Mapping[Variable, Axis],
+    *,
+    link: bool,
+) -> tuple[tuple[Variable, ...], Cells]:
+    """Feasible cells of one analysis on the grid, grown statistic by statistic."""
+    names = _included(analysis, known, own_cuts, link=link)
+    rows: Cells = np.zeros((1, 0), dtype=np.int16)
+    for count, name in enumerate(names, start=1):
+        possible = grid_axes[variable_of(analysis, name)].possible
+        if len(rows) * len(possible) > BUDGET:
+            raise TooLarge
+        rows = np.hstack([np.repeat(rows, len(possible), axis=0), np.tile(possible, len(rows))[:, None]])
+        keep = np.ones(len(rows), dtype=np.bool_)
+        present = names[:count]
+        for fact in known:
+            about = mentioned(fact)
+            if name not in about or not set(about) <= set(present):
+                continue
+            match fact:
+                case Ordered(low=low, high=high):
+                    keep &= rows[:, present.index(low)] <= rows[:, present.index(high)]
+                case Implies(given=given, then=then):
+                    first, second = (
+                        grid_axes[variable_of(analysis, side.statistic)].compare(side.operator, side.constant)[
+                            rows[:, present.index(side.statistic)]
+                        ]
+                        for side in (given, then)
+                    )
+                    keep &= ~first | second
+                case Range() | Same():
+                    pass
+                case _:
+                    assert_never(fact)
+        rows = rows[keep]
+    return tuple(variable_of(analysis, name) for name in names), rows
+
+
+def _joined(pieces: Sequence[tuple[tuple[Variable, ...], Cells]]) -> tuple[tuple[Variable, ...], Cells]:
+    """Analyses of one quantity side by side, wherever they agree on the estimate they share."""
+    variables, rows = pieces[0]
+    for more_variables, more in pieces[1:]:
+        shared = next(variable for variable in variables if variable[0] == "")
+        here, there = rows[:, variables.index(shared)], more[:, more_variables.index(shared)]
+        others = [column for column, variable in enumerate(more_variables) if variable != shared]
+        size = sum(int(np.count_nonzero(here == cell)) * int(np.count_nonzero(there == cell)) for cell in np.unique(here))
+        if size > BUDGET:
+            raise TooLarge
+        joined = []
+        for cell in np.unique(here):
+            left, right = rows[here == cell], more[there == cell][:, others]
+            joined.append(np.hstack([np.repeat(left, len(right), axis=0), np.tile(right, (len(left), 1))]))
+        rows = np.concatenate(joined)
+        variables = (*variables, *(more_variables[column] for column in others))
+    return variables, rows
+
+
+def _coarser(fine: Axis, coarse: Axis) -> Cells:
+    """For each cell of `fine` the cell of `coarse` that holds it; every cut of `coarse` is one of `fine`."""
+    result = np.empty(2 * len(fine.cuts) + 1, dtype=np.int16)
+    for cell in range(len(result)):
+        low, high = fine.ends(cell)
+        below = sum(cut <= low for cut in coarse.cuts)
+        exactly = low == high and low in coarse.cuts
+        result[cell] = 2 * below - 1 if exactly else 2 * below
+    return result

@@ -1,0 +1,280 @@
+"""What each method guarantees about its own statistics: the one table that feasibility rests on.
+
+A cell of statistics that breaks a fact cannot be observed, so no witness is taken from it. The
+direction of error matters: a fact that is left out only makes a check too strict, a false one
+certifies a table that is not sound. So each fact follows from the method as it is computed
+(`why`), and the tests hold every fact against the computed statistics of random data.
+
+Bounds are rounded to 12 decimals, and facts that compare a bound with an estimate hold up to that
+rounding; no threshold is meant more finely.
+
+Left out because they are false or unproved:
+- `reject implies lower > 0` for paired_t and the studentized bootstrap: where all differences are
+  equal the test is the sign flip's and the bound is not, and 24 differences of .01 reject at 2^-24
+  with a bound below 0;
+- `p < .5 implies delta > 0` for the bootstrap (a skewed sample has p < .5 at delta < 0, and the
+  reverse) and for the sign flip with resamples (the estimate of a p of .5 may fall below .5);
+- any tie between p and the bounds of newcombe_paired: nobody has shown that the bound moves one
+  way with the level for every table.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from epc.compiler.contract.logic import Operator, compare
+from epc.compiler.contract.manifest import Analysis, Metric
+
+ROUNDING: Final = 1e-12
+"""Bounds and estimates are compared up to this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """`statistic OP constant`."""
+
+    statistic: str
+    operator: Operator
+    constant: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """The statistic lies in [low, high]; with a step, at a multiple of 1 / `steps`."""
+
+    statistic: str
+    low: float
+    high: float
+    steps: int | None = None
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ordered:
+    """`low` is never above `high`."""
+
+    low: str
+    high: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Same:
+    """Two names of one number."""
+
+    name: str
+    other: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Implies:
+    """Where `given` holds, `then` holds."""
+
+    given: Comparison
+    then: Comparison
+    why: str
+
+
+Fact = Range | Ordered | Same | Implies
+
+
+def facts(analysis: Analysis, metric: Metric) -> tuple[Fact, ...]:
+    """Every fact about the statistics of one analysis."""
+    return (
+        *_ranges(analysis, metric),
+        *_order(analysis),
+        *_decision(analysis),
+        *_test_and_bound(analysis, metric),
+        *_test_and_sign(analysis),
+    )
+
+
+def holds(fact: Fact, statistics: Mapping[str, float]) -> bool:
+    """Whether computed statistics agree with a fact; true where one of them is absent."""
+
+    def at(comparison: Comparison) -> bool:
+        return bool(compare(statistics[comparison.statistic], comparison.operator, comparison.constant))
+
+    if any(name not in statistics for name in mentioned(fact)):
+        return True
+    match fact:
+        case Range(statistic=statistic, low=low, high=high, steps=steps):
+            value = statistics[statistic]
+            return low <= value <= high and (steps is None or value == round(value * steps) / steps)
+        case Ordered(low=first, high=second):
+            return statistics[first] <= statistics[second] + ROUNDING
+        case Same(name=name, other=other):
+            return statistics[name] == statistics[other]
+        case Implies(given=given, then=then):
+            return not at(given) or at(then)
+        case _:
+            assert_never(fact)
+
+
+def mentioned(fact: Fact) -> tuple[str, ...]:
+    """The statistics that a fact is about."""
+    match fact:
+        case Range(statistic=statistic):
+            return (statistic,)
+        case Ordered(low=low, high=high):
+            return (low, high)
+        case Same(name=name, other=other):
+            return (name, other)
+        case Implies(given=given, then=then):
+            return (given.statistic, then.statistic)
+        case _:
+            assert_never(fact)
+
+
+def estimate_of(analysis: Analysis) -> str:
+    """Name of the point estimate: `delta` of a contrast, `value` of one arm."""
+    return "value" if analysis.contrast is None else "delta"
+
+
+def _ranges(analysis: Analysis, metric: Metric) -> Iterator[Fact]:
+    low, high = metric.scale
+    if analysis.contrast is not None:
+        low, high = low - high, high - low
+    yield Range(statistic=estimate_of(analysis), low=low, high=high, why="a mean of values on the metric's scale")
+    for bound in ("lower", "upper", "ci_low", "ci_high"):
+        yield Range(statistic=bound, low=low, high=high, why="bounds are clipped to what the scale allows")
+    yield Range(statistic="reject", low=0, high=1, steps=1, why="reject is 0 or 1")
+    draws = analysis.resamples
+    match analysis.method:
+        case "paired_bootstrap" if draws is not None and analysis.p == "studentized":
+            why = "p is at least 1 / (B + 1); where all differences are equal it is max(2^-n, 1 / (B + 1))"
+            yield Range(statistic="p", low=1 / (draws + 1), high=1, why=why)
+        case "paired_bootstrap" if draws is not None:
+            why = "p is (1 + a count) / (B + 1); two-sided twice that, at most 1"
+            yield Range(statistic="p", low=1 / (draws + 1), high=1, steps=draws + 1, why=why)
+        case "sign_flip":
+            floor = min(2.0**-20, 1 / (draws + 1)) if draws is not None else 2.0**-20
+            yield Range(statistic="p", low=floor, high=1, why="the identity is one of at most 2^20, or B + 1, patterns")
+        case "paired_bootstrap" | "newcombe_paired" | "paired_t" | "wilson":
+            yield Range(statistic="p", low=0, high=1, why="p is a probability")
+        case _:
+            assert_never(analysis.method)
+
+
+def _order(analysis: Analysis) -> Iterator[Fact]:
+    estimate = estimate_of(analysis)
+    one_sided = analysis.side != "two_sided"
+    if one_sided:
+        why = "the interval shown has level 1 - 2 alpha, so its ends are the one-sided bounds"
+        yield Same(name="lower", other="ci_low", why=why)
+        yield Same(name="upper", other="ci_high", why=why)
+    if not _straddles(analysis):
+        return
+    why = _STRADDLES[analysis.method]
+    for low, high in itertools.product(("ci_low", "lower", estimate), (estimate, "upper", "ci_high")):
+        if low != high and not (one_sided and (low == "ci_low" or high == "ci_high")):
+            yield Ordered(low=low, high=high, why=why)
+    if not one_sided and analysis.method != "newcombe_paired":
+        why = "the interval shown has level 1 - alpha, and quantiles do not cross"
+        yield Ordered(low="ci_low", high="lower", why=why)
+        yield Ordered(low="upper", high="ci_high", why=why)
+
+
+_STRADDLES: Final = {
+    "paired_bootstrap": "a bound crosses the estimate only if fewer than alpha (B + 1) of B resampled means lie on that"
+    " side of it; the least share of them found for any data is .42, and with .25 the chance is below 1e-30",
+    "sign_flip": "of a subset and its complement one has a mean at or below the sample's and one at or above",
+    "newcombe_paired": "the estimate minus, and plus, a root",
+    "paired_t": "the estimate minus, and plus, a positive multiple of the standard error",
+    "wilson": "the score interval contains the observed proportion",
+}
+
+
+def _straddles(analysis: Analysis) -> bool:
+    """Whether the bounds lie on either side of the estimate."""
+    match analysis.method:
+        case "paired_bootstrap":
+            return analysis.alpha <= 0.1 and (analysis.resamples or 0) >= 999
+        case "sign_flip":
+            exact = analysis.resamples is None
+            return analysis.alpha < 0.5 if exact else analysis.alpha <= 0.1 and (analysis.resamples or 0) >= 999
+        case "newcombe_paired" | "paired_t" | "wilson":
+            return analysis.alpha < 0.5
+        case _:
+            assert_never(analysis.method)
+
+
+def _decision(analysis: Analysis) -> Iterator[Fact]:
+    below = Comparison(statistic="p", operator="<", constant=analysis.alpha)
+    above = Comparison(statistic="p", operator=">=", constant=analysis.alpha)
+    why = "reject is p < alpha"
+    yield Implies(given=Comparison(statistic="reject", operator="==", constant=1), then=below, why=why)
+    yield Implies(given=Comparison(statistic="reject", operator="==", constant=0), then=above, why=why)
+
+
+def _test_and_bound(analysis: Analysis, metric: Metric) -> Iterator[Fact]:
+    """Test inversion. Zero is exact on both sides: bounds are rounded, but never across it."""
+    small = Comparison(statistic="p", operator="<=", constant=analysis.alpha)
+    reject = Comparison(statistic="p", operator="<", constant=analysis.alpha)
+    above = Comparison(statistic="ci_low", operator=">", constant=0)
+    below = Comparison(statistic="ci_high", operator="<", constant=0)
+    draws = analysis.resamples or 0
+    match analysis.method:
+        case "newcombe_paired" | "wilson":
+            return
+        case "paired_bootstrap" if analysis.p == "studentized":
+            # The bound is a float, right to about limit / 10^15, and rounded to 10^-12: enough up to 100.
+            inverts = (draws + 1) * analysis.alpha >= 1 and metric.scale[1] - metric.scale[0] <= 100
+            one_way = True
+            why = "the bound is beyond 0 only if fewer than floor((B + 1) tail) of the t* reach t"
+        case "paired_t":
+            inverts, one_way = metric.scale[1] - metric.scale[0] <= 100, True
+            why = "bound and p invert one distribution; without spread, p = 2^-n and the bound needs alpha > 2^-n"
+        case "paired_bootstrap" | "sign_flip":
+            inverts, one_way = True, False
+            why = "the bound is the order statistic at floor((B + 1) tail) of what p counts"
+        case _:
+            assert_never(analysis.method)
+    if not inverts:
+        return
+    match analysis.side:
+        case "greater":
+            yield Implies(given=above, then=small, why=why)
+            if not one_way:
+                yield Implies(given=reject, then=Comparison(statistic="ci_low", operator=">=", constant=0), why=why)
+        case "less":
+            yield Implies(given=below, then=small, why=why)
+            if not one_way:
+                yield Implies(given=reject, then=Comparison(statistic="ci_high", operator="<=", constant=0), why=why)
+        case "two_sided":
+            yield Implies(given=above, then=small, why=why)
+            yield Implies(given=below, then=small, why=why)
+        case _:
+            assert_never(analysis.side)
+
+
+def _test_and_sign(analysis: Analysis) -> Iterator[Fact]:
+    match analysis.method:
+        case "paired_t" | "newcombe_paired":
+            both_ways = True
+            why = "p is above .5 only for an estimate beyond 0 on the other side, or for equal differences at or beyond 0"
+        case "sign_flip" if analysis.resamples is None:
+            both_ways = False
+            why = "a sign pattern and its opposite have opposite sums, so p is at least .5 unless delta is beyond 0"
+        case "sign_flip" | "paired_bootstrap" | "wilson":
+            return
+        case _:
+            assert_never(analysis.method)
+    toward: Operator
+    away: Operator
+    match analysis.side:
+        case "greater":
+            toward, away = ">", "<="
+        case "less":
+            toward, away = "<", ">="
+        case "two_sided":
+            return
+        case _:
+            assert_never(analysis.side)
+    for operator, sign in (("<", toward), (">", away))[: 1 + both_ways]:
+        half = Comparison(statistic="p", operator=operator, constant=0.5)
+        yield Implies(given=half, then=Comparison(statistic="delta", operator=sign, constant=0), why=why)

@@ -1,0 +1,481 @@
+"""`epc run`: says what must run and why, has Snakemake run it, and shows what happens.
+
+Snakemake gets paths only. What decides is the key in the path: a step whose finish record lies
+under its key is done, so a change and its reversal run nothing again.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from epc.compiler.contract.manifest import Manifest, Step
+from epc.runtime import bundle as bundles
+from epc.runtime import journal, locking, registration
+from epc.runtime.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_STEP_FAILED, Fault
+from epc.runtime.progress import (
+    Display,
+    JournalTail,
+    Progress,
+    clock,
+    display,
+    progress_path,
+    read_progress,
+    say,
+)
+from epc.runtime.step import ENGINE_PID, RECORD, RUNNING, FinishRecord, end_with_parent, partial_path, read_record
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+State = Literal["done", "run", "waits"]
+
+TICK = 0.2
+"""Seconds between two looks at the journal and the progress files."""
+GRACE = 20.0
+"""Seconds that interrupted steps have to end by themselves."""
+TAIL = 15
+"""Lines of a failed step's log that are printed."""
+SHOWN_CHANGES = 3
+ENGINE_LOG = "engine.log"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedStep:
+    """A step, whether it must run, and the one reason why."""
+
+    step: Step
+    state: State
+    """waits: it must run, and so must something it needs."""
+    reason: str
+
+
+def plan(bundle: Path, until: str | None = None) -> list[PlannedStep]:
+    """State and reason of every step, in topological order; with `until`, of that step and what it needs.
+
+    Raises Fault R0706 for an unknown step, and those of reading the manifest.
+    """
+    manifest = bundles.read_manifest(bundle)
+    earlier = _other_records(bundle, manifest)
+    keys = {step.key for step in manifest.steps}
+    finished = {entry.data.get("key") for entry in journal.read(bundle) if entry.event == "finished"}
+    planned: dict[str, PlannedStep] = {}
+    for step in _wanted(manifest, until, bundle):
+        waiting = [need for need in step.needs if planned[need].state != "done"]
+        planned[step.id] = _planned(bundle, step, waiting, earlier.get(step.id, ()), keys, finished)
+    return list(planned.values())
+
+
+def run(
+    bundle: Path,
+    *,
+    cores: int | None = None,
+    plan_only: bool = False,
+    until: str | None = None,
+    console: Console,
+) -> int:
+    """Run what is missing and return the exit code: 0, 1 (a step failed) or 130 (interrupted).
+
+    Raises Fault R0701 to R0707, R0711 and those of registration.
+    """
+    planned = plan(bundle, until)
+    if plan_only:
+        print_plan(console, planned)
+        return EXIT_OK
+    manifest = bundles.read_manifest(bundle)
+    if importlib.util.find_spec("snakemake") is None:
+        raise Fault(
+            "R0701", sys.executable, "Snakemake, which runs the steps, is not installed here",
+            'pip install "epc-prereg[local]"',
+        )  # fmt: skip
+    with _disk(bundle), _only_run(bundle):
+        cost = registration.needs_approval(manifest, bundle)
+        if cost is not None:
+            raise Fault(
+                "R0704", str(bundle / "plan.md"), f"this registration needs an approval: {cost}",
+                f"epc approve {bundle}, then epc run again",
+            )  # fmt: skip
+        planned = plan(bundle, until)  # once more: only now is no other run going on
+        _refuse_damage(bundle, planned)
+        new = registration.register(bundle, manifest)
+        if new:
+            say(console, f"registered {manifest.id} as {manifest.lock_sha256[:16]}")
+        for deviation in registration.deviations(bundle):
+            say(console, f"deviation: {deviation.text}", style="yellow")
+            for change in deviation.changes:
+                say(console, f"  {change}", style="yellow")
+        missing = [entry for entry in planned if entry.state != "done"]
+        if not missing:
+            say(console, f"nothing to run: all {len(planned)} steps are finished")
+            return EXIT_OK
+        return _execute(bundle, planned, missing, cores, console)
+
+
+def print_plan(console: Console, planned: Sequence[PlannedStep]) -> None:
+    """The table of `epc run --plan`, one line a step."""
+    width = max((len(entry.step.id) for entry in planned), default=0)
+    for entry in planned:
+        style = "dim" if entry.state == "done" else ""
+        say(console, f"{entry.state:<5}  {entry.step.id:<{width}}  {entry.reason}", style=style)
+    count = sum(entry.state != "done" for entry in planned)
+    say(console, f"{count} of {len(planned)} steps must run")
+
+
+# What must run -------------------------------------------------------------------------------
+
+
+def _wanted(manifest: Manifest, until: str | None, bundle: Path) -> list[Step]:
+    if until is None:
+        return list(manifest.steps)
+    steps = {step.id: step for step in manifest.steps}
+    if until not in steps:
+        known = ", ".join(steps)
+        raise Fault("R0706", str(bundle / "manifest.json"), f"no step {until} in this manifest", f"steps are: {known}")
+    wanted = {until}
+    for step in reversed(manifest.steps):
+        if step.id in wanted:
+            wanted.update(step.needs)
+    return [step for step in manifest.steps if step.id in wanted]
+
+
+def _planned(
+    bundle: Path,
+    step: Step,
+    waiting: Sequence[str],
+    earlier: Sequence[FinishRecord],
+    keys: Set[str],
+    finished: Set[object],
+) -> PlannedStep:
+    try:
+        record = read_record(bundle, step)
+    except Fault:
+        return PlannedStep(step=step, state="run", reason="finish record unreadable")
+    if record is not None:
+        gone = _gone(bundle, step)
+        if gone:
+            return PlannedStep(step=step, state="run", reason=f"its output {gone[0]} is gone")
+        return PlannedStep(step=step, state="done", reason="finished")
+    state: State = "waits" if waiting else "run"
+    if _has_content(bundles.store(bundle, step)):
+        reason = "store folder without its finish record"
+    elif step.key in finished:
+        reason = "finished once, its store folder is gone"
+    elif (changed := _what_changed(step, earlier, keys)) is not None:
+        reason = changed
+    elif waiting:
+        reason = f"needs {', '.join(waiting)}, which must run"
+    elif _has_content(partial_path(bundle, step)):
+        reason = "begun, not finished"
+    else:
+        reason = "never run"
+    return PlannedStep(step=step, state=state, reason=reason)
+
+
+def _what_changed(step: Step, earlier: Sequence[FinishRecord], keys: Set[str]) -> str | None:
+    """How the recipe differs from the nearest finished one of the same step, keys of needed steps aside.
+
+    None when it never finished under another key, or when only what it needs has changed.
+    """
+    best: tuple[int, list[str], str] | None = None
+    for record in earlier:
+        found = [
+            f"{path} changed from {what.replace(' -> ', ' to ')}" if " -> " in what else f"{path} {what}"
+            for path, what in registration.differences(record.recipe, step.recipe)
+            if not any(key in what for key in keys)
+        ]
+        if best is None or len(found) < best[0]:
+            best = (len(found), found, record.key)
+    if best is None or not best[1]:
+        return None
+    _, found, key = best
+    more = f" and {len(found) - SHOWN_CHANGES} more" if len(found) > SHOWN_CHANGES else ""
+    return f"{', '.join(found[:SHOWN_CHANGES])}{more} (was key {key})"
+
+
+def _other_records(bundle: Path, manifest: Manifest) -> dict[str, list[FinishRecord]]:
+    """Readable finish records under keys that this manifest does not have, newest first, by step id."""
+    current = {step.key for step in manifest.steps}
+    found: dict[str, list[FinishRecord]] = {}
+    files = [file for file in (bundle / "store").glob(f"*/{RECORD}") if file.parent.name not in current]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
+        try:
+            record = FinishRecord.model_validate_json(file.read_bytes())
+        except ValueError:
+            continue  # of another version or damaged: it explains nothing
+        found.setdefault(record.id, []).append(record)
+    return found
+
+
+def _gone(bundle: Path, step: Step) -> list[str]:
+    return [name for name in step.outputs if not (bundles.store(bundle, step) / name).exists()]
+
+
+def _has_content(folder: Path) -> bool:
+    """Snakemake makes the folders of outputs before a step runs; an empty one says nothing."""
+    return folder.is_dir() and any(entry.name != RUNNING for entry in folder.iterdir())
+
+
+def _refuse_damage(bundle: Path, planned: Sequence[PlannedStep]) -> None:
+    """Stop before anything runs when a finished step is not whole or an unfinished one is still running."""
+    for entry in planned:
+        step, folder = entry.step, bundles.store(bundle, entry.step)
+        if read_record(bundle, step) is None:
+            try:
+                locking.check_free(partial_path(bundle, step) / RUNNING)
+            except locking.BusyError as busy:
+                remedy = "wait until it has finished" if busy.pid is None else f"wait, or end it: kill {busy.pid}"
+                raise Fault(
+                    "R0703",
+                    str(partial_path(bundle, step)),
+                    f"step {step.id} is still being run by {busy.owner}",
+                    remedy,
+                ) from None
+        elif gone := _gone(bundle, step):
+            raise Fault(
+                "R0707", str(folder), f"the finished step {step.id} has lost {', '.join(gone)}",
+                f"restore it, or delete {folder} and run again: only this step is redone",
+            )  # fmt: skip
+
+
+# Running it ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _only_run(bundle: Path) -> Iterator[None]:
+    """Hold the bundle's lock. Raises Fault R0702 when another `epc run` has it."""
+    file = bundle / ".lock"
+    try:
+        handle = locking.acquire(file)
+    except locking.BusyError as busy:
+        raise Fault(
+            "R0702", str(file), f"this bundle is already being run by {busy.owner}",
+            "wait for it, or stop it with Ctrl-C there; epc status shows how far it is",
+        ) from None  # fmt: skip
+    try:
+        yield
+    finally:
+        locking.release(handle)
+
+
+@contextmanager
+def _disk(bundle: Path) -> Iterator[None]:
+    """Turn a full disk into Fault R0711, whatever was being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Fault(
+            "R0711", str(error.filename or bundle), "no space left on the disk",
+            "free some space and run again: finished steps are kept",
+        ) from None  # fmt: skip
+
+
+def _command(missing: Sequence[PlannedStep], cores: int) -> list[str]:
+    gpu = max((entry.step.resources.gpu for entry in missing), default=0)
+    command = [
+        sys.executable, "-P", "-m", "snakemake", "--snakefile", "Snakefile", "--cores", str(cores),
+        # The lock is our own and ends with this process; Snakemake's would outlive a kill.
+        "--nolock",
+        # Finish records are atomic: one that exists is whole, and nobody but its owner deletes it.
+        "--ignore-incomplete", "--keep-incomplete", "--drop-metadata",
+        "--keep-going", "--rerun-triggers", "mtime", "--scheduler", "greedy", "--nocolor",
+        "--profile", "none", "--workflow-profile", "none",
+    ]  # fmt: skip
+    if gpu:
+        # One GPU step at a time: nothing assigns devices yet, and two would meet on the first one.
+        command += ["--resources", f"gpu={gpu}"]
+    return [*command, "--", *(f"store/{entry.step.key}/{RECORD}" for entry in missing)]
+
+
+def _execute(
+    bundle: Path, planned: Sequence[PlannedStep], missing: Sequence[PlannedStep], cores: int | None, console: Console
+) -> int:
+    logs = bundle / "logs"
+    logs.mkdir(exist_ok=True)
+    # Snakemake would put a copy left by a killed run in the place of a record that has gone since.
+    shutil.rmtree(bundle / ".snakemake" / "backup", ignore_errors=True)
+    for entry in planned:
+        progress_path(bundle, entry.step.id).unlink(missing_ok=True)
+    before = {entry.step.id: _written(step_log(bundle, entry.step.id)) for entry in missing}
+    began = time.monotonic()
+    cores = cores or _cores()
+    say(console, f"{len(missing)} of {len(planned)} steps to run on {cores} cores; logs in {logs}/")
+    tail = JournalTail(bundle)
+    with (logs / ENGINE_LOG).open("w", encoding="utf-8") as log, _signals() as signals:
+        log.write(f"epc run: {', '.join(entry.step.id for entry in missing)}\n")
+        log.flush()
+        engine = _start(bundle, _command(missing, cores), log)
+        code = _watch(bundle, engine, planned, missing, tail, signals, console)
+    elapsed = clock(time.monotonic() - began)
+    if signals:
+        say(console, f"interrupted after {elapsed}: finished steps are kept; epc run goes on from here", style="bold")
+        return EXIT_INTERRUPTED
+    left = [entry for entry in missing if read_record(bundle, entry.step) is None]
+    if not left:
+        say(console, f"all {len(planned)} steps are finished, {len(missing)} of them now, in {elapsed}", style="bold")
+        return EXIT_OK
+    attempted = [entry for entry in left if _written(step_log(bundle, entry.step.id)) != before[entry.step.id]]
+    _report_failure(bundle, attempted, [entry for entry in left if entry not in attempted], code, console)
+    return EXIT_STEP_FAILED
+
+
+def _cores() -> int:
+    """Cores this process may use, which a container or a batch job can make fewer than the machine has."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _start(bundle: Path, command: Sequence[str], log: IO[str]) -> subprocess.Popen[bytes]:
+    """Snakemake in a process group of its own, which ends when this process does."""
+    environment = os.environ | {
+        "EPC_PYTHON": sys.executable,
+        ENGINE_PID: str(os.getpid()),
+        "PYTHONUNBUFFERED": "1",
+    }
+    return subprocess.Popen(
+        command, cwd=bundle, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+        process_group=0, preexec_fn=end_with_parent,
+    )  # fmt: skip
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _watch(
+    bundle: Path,
+    engine: subprocess.Popen[bytes],
+    planned: Sequence[PlannedStep],
+    missing: Sequence[PlannedStep],
+    tail: JournalTail,
+    signals: Sequence[int],
+    console: Console,
+) -> int:
+    """Show what happens until the engine ends; on a signal end it, on a second one at once."""
+    done = len(planned) - len(missing)
+    running: dict[str, float] = {}
+    answered = 0
+    deadline = float("inf")
+    try:
+        with display(console) as screen:
+            while True:
+                ended = engine.poll() is not None
+                for event in tail.new():
+                    done += _note(event, running, screen)
+                screen.show(done, len(planned), _progress(bundle, running))
+                if ended:
+                    return int(engine.returncode)
+                if len(signals) > answered:
+                    answered = len(signals)
+                    if answered == 1:
+                        screen.say("stopping the running steps; press Ctrl-C again to end them at once")
+                        deadline = time.monotonic() + GRACE
+                        os.killpg(engine.pid, signal.SIGINT)
+                    else:
+                        deadline = 0.0
+                if time.monotonic() > deadline:
+                    os.killpg(engine.pid, signal.SIGKILL)
+                time.sleep(TICK)
+    finally:
+        if engine.poll() is None:
+            os.killpg(engine.pid, signal.SIGKILL)
+            engine.wait()
+
+
+def _note(event: Mapping[str, Any], running: dict[str, float], screen: Display) -> int:
+    """Print one journal entry; 1 when it finished a step."""
+    data = event["data"]
+    step_id = str(data.get("step"))
+    match event["event"]:
+        case "started":
+            running[step_id] = time.monotonic()
+            screen.began(step_id)
+        case "finished":
+            running.pop(step_id, None)
+            screen.say(f"finished  {step_id}  {float(data['seconds']):.1f} s", style="green")
+            return 1
+        case "failed":
+            running.pop(step_id, None)
+            if data.get("error") == "interrupted":
+                screen.say(f"stopped   {step_id}")
+            else:
+                screen.say(f"failed    {step_id}", style="bold red")
+        case _:
+            pass
+    return 0
+
+
+def _progress(bundle: Path, running: Mapping[str, float]) -> dict[str, tuple[float, Progress | None]]:
+    now = time.monotonic()
+    return {step_id: (now - began, read_progress(bundle, step_id)) for step_id, began in running.items()}
+
+
+# When it did not work ------------------------------------------------------------------------
+
+
+def step_log(bundle: Path, step_id: str) -> Path:
+    """Everything that a step printed, of its latest try."""
+    return bundle / "logs" / f"{step_id}.log"
+
+
+def _written(file: Path) -> int | None:
+    """When a file was last written, None when it does not exist."""
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def _report_failure(
+    bundle: Path, failed: Sequence[PlannedStep], unreached: Sequence[PlannedStep], code: int, console: Console
+) -> None:
+    """Last lines and path of every failed step's log, then what could not run because of it."""
+    for entry in failed:
+        file = step_log(bundle, entry.step.id)
+        say(console, f"\nstep {entry.step.id} failed; the last lines of {file}:", style="bold red")
+        _print_tail(file, console)
+    if not failed:
+        file = bundle / "logs" / ENGINE_LOG
+        say(
+            console,
+            f"\nthe engine ended with code {code} before any step failed; the last lines of {file}:",
+            style="bold red",
+        )
+        _print_tail(file, console)
+    if unreached:
+        say(console, f"\nnot run: {', '.join(entry.step.id for entry in unreached)}")
+    say(console, "finished steps are kept; after the repair, epc run does only what is missing")
+
+
+def _print_tail(file: Path, console: Console) -> None:
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    # A progress bar rewrites its line with carriage returns: only its last state is of interest.
+    lines = [line.rsplit("\r", 1)[-1] for line in text.rstrip().split("\n")]
+    for line in lines[-TAIL:]:
+        say(console, f"  {line}")

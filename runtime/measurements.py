@@ -1,0 +1,217 @@
+"""Measurement rows: read with every problem named at once, and averaged into exact unit values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from epc.compiler.contract.canonical import canonical_json, sha256_text
+from epc.compiler.contract.manifest import Manifest
+from epc.compiler.contract.rows import MeasurementRow
+from epc.runtime.errors import Fault
+
+MEASUREMENTS = "measurements.jsonl"
+ALL = "all"
+"""The slice that analyses read; other slices are descriptive."""
+SHOWN = 10
+"""Problems of a file that are spelled out."""
+VALUE_TOLERANCE = 1e-9
+"""How far the printed value may lie from total / denominator / n, relative to the larger of 1 and the value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    line: int
+    text: str
+
+
+def read_measurements(file: Path, manifest: Manifest) -> tuple[MeasurementRow, ...]:
+    """Every row of a measurements file, checked against the manifest.
+
+    Raises Fault R0501 naming all problems of the file (the first ten in words), R0502 when it cannot
+    be read at all.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise Fault(
+            "R0502", str(file), f"the measurement rows cannot be read: {reason}", _remedy(file)
+        ) from None  # fmt: skip
+    rows: list[MeasurementRow] = []
+    problems: list[Problem] = []
+    seen: dict[tuple[str, int, str, str, str], int] = {}
+    whole, _, rest = text.rpartition("\n")
+    for number, line in enumerate(whole.split("\n") if whole else [], start=1):
+        try:
+            row = MeasurementRow.model_validate_json(line)
+        except ValidationError as error:
+            problems.append(Problem(line=number, text="; ".join(_shape_problems(error))))
+            continue
+        identity = (row.condition, row.seed, row.metric, row.slice, row.unit)
+        found = list(_meaning_problems(row, manifest))
+        if identity in seen:
+            found.append(f"a second row for {' / '.join(map(str, identity))}, which line {seen[identity]} has")
+        seen.setdefault(identity, number)
+        problems += [Problem(line=number, text=problem) for problem in found]
+        rows.append(row)
+    if rest:
+        problems.append(
+            Problem(
+                line=text.count("\n") + 1, text="the last line has no end: the file was cut off while it was written"
+            )
+        )
+    if problems:
+        raise _fault(file, problems)
+    return tuple(rows)
+
+
+def _shape_problems(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        field = ".".join(str(part) for part in problem["loc"])
+        match problem["type"]:
+            case "extra_forbidden":
+                yield f"unknown field {field!r}"
+            case "missing":
+                yield f"field {field!r} is missing"
+            case "json_invalid":
+                yield f"not JSON: {problem['ctx']['error']}"
+            case "finite_number":
+                yield f"{field} is not a finite number"
+            case _:
+                yield f"{field}: {problem['msg']}" if field else problem["msg"]
+
+
+def _meaning_problems(row: MeasurementRow, manifest: Manifest) -> Iterator[str]:
+    design = manifest.design
+    if row.mode != manifest.mode:
+        yield f"the row is of a {row.mode} run, this registration is {manifest.mode}"
+    metric = next((metric for metric in design.metrics if metric.name == row.metric), None)
+    condition = next((condition for condition in design.conditions if condition.name == row.condition), None)
+    if metric is None:
+        known = _names(m.name for m in design.metrics)
+        yield f"metric {row.metric!r} is not in the manifest, which has {known}"
+    if condition is None:
+        known = _names(c.name for c in design.conditions)
+        yield f"condition {row.condition!r} is not in the manifest, which has {known}"
+    elif row.condition_key != condition.key:
+        yield (
+            f"condition {row.condition} has key {row.condition_key}, in the manifest {condition.key}:"
+            " another arm of the same name"
+        )
+    elif row.seed not in condition.seeds:
+        known = _names(map(str, condition.seeds))
+        yield f"training seed {row.seed} of {row.condition} is not in the manifest, which has {known}"
+    counts = {"n": row.n, "n_missing": row.n_missing, "n_filtered": row.n_filtered}
+    yield from (f"{name} is {count}, below 0" for name, count in counts.items() if count < 0)
+    if row.denominator < 1:
+        yield f"denominator is {row.denominator}, below 1"
+        return
+    if row.n < 0:
+        return
+    if row.n == 0:
+        if row.total != 0 or row.value is not None:
+            yield f"n is 0, so total must be 0 and value null, not {row.total} and {row.value}"
+        return
+    score = Fraction(row.total, row.denominator)
+    if metric is not None:
+        low, high = (Fraction(repr(float(bound))) for bound in metric.scale)
+        if not low * row.n <= score <= high * row.n:
+            yield (
+                f"total {row.total} / {row.denominator} over n = {row.n} lies outside the scale"
+                f" [{float(low):g}, {float(high):g}] of {row.metric}"
+            )
+    mean = float(score / row.n)
+    if row.value is None or abs(row.value - mean) > VALUE_TOLERANCE * max(1.0, abs(mean)):
+        yield f"value is {row.value}, but total / denominator / n is {mean:.12g}"
+
+
+def _names(names: Iterator[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def _remedy(file: Path) -> str:
+    return (
+        f"delete the folder {file.parent} and measure again with epc run;"
+        " rows of your own are corrected where they were made"
+    )
+
+
+def _fault(file: Path, problems: Sequence[Problem]) -> Fault:
+    place = f"{file}:{problems[0].line}"
+    if len(problems) == 1:
+        return Fault("R0501", place, problems[0].text, _remedy(file))
+    listed = [f"    line {problem.line}: {problem.text}" for problem in problems[:SHOWN]]
+    if len(problems) > SHOWN:
+        listed.append(f"    and {len(problems) - SHOWN} more")
+    return Fault(
+        "R0501", place, "\n".join([f"{len(problems)} problems in the measurement rows", *listed]), _remedy(file)
+    )
+
+
+def rows_sha256(rows: Sequence[MeasurementRow]) -> str:
+    """Hash over every row's canonical JSON, one a line, sorted: independent of the order of files and lines."""
+    return sha256_text("".join(sorted(canonical_json(row.model_dump(mode="json")) + "\n" for row in rows)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One unit of one metric in one arm, over its training seeds."""
+
+    rows: Mapping[int, MeasurementRow]
+    """Training seed -> row."""
+
+    @property
+    def n(self) -> int:
+        return sum(row.n for row in self.rows.values())
+
+    @property
+    def n_missing(self) -> int:
+        return sum(row.n_missing for row in self.rows.values())
+
+    def value(self, seeds: Sequence[int], fill: Fraction | None = None) -> Fraction | None:
+        """Mean over seeds of total / denominator / n, exact; None where a seed has no score.
+
+        With `fill`, every missing sample, and every seed without a row, has that score instead.
+        """
+        means: list[Fraction] = []
+        for seed in seeds:
+            row = self.rows.get(seed)
+            n = 0 if row is None else row.n
+            score = Fraction(0) if row is None else Fraction(row.total, row.denominator)
+            if fill is not None:
+                filled = row.n_missing if row is not None and row.n + row.n_missing > 0 else 1
+                n, score = n + filled, score + fill * filled
+            if n == 0:
+                return None
+            means.append(score / n)
+        return sum(means, Fraction(0)) / len(means)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """Rows of slice `all`, by (metric, condition) and unit name."""
+
+    rows: tuple[MeasurementRow, ...]
+    """Every row, other slices included."""
+    cells: Mapping[tuple[str, str], Mapping[str, Unit]]
+
+    def units(self, metric: str) -> list[str]:
+        """Names of all units that any arm has for this metric, sorted."""
+        return sorted({unit for (name, _), units in self.cells.items() if name == metric for unit in units})
+
+
+def group(rows: Sequence[MeasurementRow]) -> Measurements:
+    """Rows as units with their seeds."""
+    cells: dict[tuple[str, str], dict[str, dict[int, MeasurementRow]]] = {}
+    for row in rows:
+        if row.slice == ALL:
+            cells.setdefault((row.metric, row.condition), {}).setdefault(row.unit, {})[row.seed] = row
+    return Measurements(
+        rows=tuple(rows),
+        cells={cell: {name: Unit(rows=seeds) for name, seeds in units.items()} for cell, units in cells.items()},
+    )

@@ -1,0 +1,524 @@
+"""Geometry of the figures: numbers in, positions in percent of the plot's width out.
+
+Positions are percentages because a figure then fits any width while its text keeps its size. Every
+position is rounded to two decimals, so the same data gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from epc.compiler.contract.decision import AnalysisResult, ArmSummary, Threshold
+from epc.compiler.contract.manifest import Contrast, Design, Metric, Role
+from epc.compiler.contract.rows import MeasurementRow
+from epc.runtime.report import numbers
+from epc.runtime.report.text import one_line
+
+ON_AXIS = frozenset({"delta", "value", "lower", "upper", "ci_low", "ci_high"})
+"""Statistics that lie on the axis of a forest plot; p and reject do not."""
+MOST_MARKS = 300
+"""Units that are drawn and listed one by one; above it their differences are binned."""
+BINS = 20
+MOST_LATTICE_BINS = 24
+MOST_COUNTED_BINS = 12
+"""Bins that are wide enough on a phone for their count to stand above them."""
+LONGEST_LABEL = 30
+"""Characters of a threshold label: what fits beside its line on a phone."""
+LANE = 15
+"""Height of one line of labels, px."""
+
+@dataclass(frozen=True, kw_only=True)
+class Bins:
+    """`count` intervals of one width from `low` on. Of a lattice, each is centred on a value it can take."""
+
+    low: float
+    width: float
+    count: int
+    lattice: bool
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        return self.low, self.low + self.count * self.width
+
+
+UnitMeans = Mapping[tuple[str, str], Mapping[str, float | None]]
+"""(metric, condition) -> unit -> mean over training seeds, None where a unit has nothing scored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    x: float
+    """Percent along the axis: from the left, or from the top of a vertical one."""
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A threshold: vertical line at `x` with its label in lane `lane`."""
+
+    x: float
+    lane: int
+    anchor: Literal["start", "middle", "end"]
+    label: str
+    title: str
+    tone: Literal["good", "bad", "plain"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """A one-sided bound that a gate reads, drawn as a bracket."""
+
+    x: float
+    foot: int
+    """Length of the bracket's feet, px: positive to the right, for a lower bound."""
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForestRow:
+    name: str
+    anchor: str
+    comparison: str
+    metric: str
+    confirmatory: bool
+    point: float | None
+    low: float | None
+    high: float | None
+    bounds: tuple[Bound, ...]
+    lines: tuple[Line, ...]
+    value: str
+    interval: str
+    title: str
+    height: int
+    middle: int
+    """y of the interval, px."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForestPanel:
+    heading: str
+    zero: float | None
+    ticks: tuple[Tick, ...]
+    rows: tuple[ForestRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    unit: str
+    left: float
+    width: float
+    x: float
+    control: float
+    treatment: float
+    """y positions, percent from the top."""
+    control_text: str
+    treatment_text: str
+    difference_text: str
+    direction: Literal["up", "down", "same"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One bin. Its place and width leave a gap to the next; heights are percent of the figure's tallest."""
+
+    x: float
+    width: float
+    middle: float
+    top: float
+    height: float
+    count: int
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """Every unit of one confirmatory contrast, or its binned differences where units are many."""
+
+    analysis: str
+    metric: str
+    unit: str
+    treatment: str
+    control: str
+    n: int
+    n_unpaired: int
+    up: int
+    down: int
+    same: int
+    marks: tuple[Mark, ...]
+    radius: float
+    """Of a mark, px: small enough that neighbours stay apart on a phone."""
+    bars: tuple[Bar, ...]
+    ticks: tuple[Tick, ...]
+    mean_treatment: float | None
+    mean_control: float | None
+    """y positions of the decision's arm means."""
+    mean_treatment_text: str
+    mean_control_text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistributionRow:
+    condition: str
+    part: Literal["treatment", "control", "other"]
+    bars: tuple[Bar, ...]
+    mean: float | None
+    mean_text: str
+    units: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distribution:
+    metric: str
+    unit: str
+    ticks: tuple[Tick, ...]
+    rows: tuple[DistributionRow, ...]
+    show_counts: bool
+
+
+def unit_means(rows: Iterable[MeasurementRow]) -> UnitMeans:
+    """Per metric, arm and unit the mean over training seeds, units sorted; only the slice `all`."""
+    values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.slice == "all":
+            held = values[row.metric, row.condition][row.unit]
+            if row.value is not None:
+                held.append(row.value)
+    return {
+        arm: {unit: math.fsum(held) / len(held) if held else None for unit, held in sorted(units.items())}
+        for arm, units in values.items()
+    }
+
+
+def forest(analyses: Sequence[AnalysisResult]) -> tuple[ForestPanel, ...]:
+    """Contrasts and single arms, one panel for each kind and scale, in the order of the spec."""
+    groups: dict[tuple[bool, tuple[float, float]], list[AnalysisResult]] = defaultdict(list)
+    for analysis in analyses:
+        groups[analysis.contrast is None, analysis.scale].append(analysis)
+    return tuple(
+        _panel(group, scale, single=single, several=len(groups) > 1)
+        for (single, scale), group in sorted(groups.items(), key=lambda item: item[0][0])
+    )
+
+
+def paired(analysis: AnalysisResult, contrast: Contrast, metric: Metric, means: UnitMeans) -> Paired:
+    """Control and treatment of every unit that both arms have, sorted by difference, then by name."""
+    control = means.get((metric.name, contrast.control), {})
+    treatment = means.get((metric.name, contrast.treatment), {})
+    pairs: list[tuple[str, float, float]] = []
+    for unit in sorted(control.keys() | treatment.keys()):
+        before, after = control.get(unit), treatment.get(unit)
+        if before is not None and after is not None:
+            pairs.append((unit, before, after))
+    unpaired = len(control.keys() | treatment.keys()) - len(pairs)
+    pairs.sort(key=lambda pair: (round(pair[2] - pair[1], 12), pair[1], pair[0]))
+    low, high = metric.scale
+    many = len(pairs) > MOST_MARKS
+    differences = [round(after - before, 12) for _, before, after in pairs]
+    if many:
+        span = (low - high, high - low)
+        bars = _bars({"": differences}, _even_bins(*span), metric.scale, f"{metric.unit}s", sign=True)[""]
+        ticks = _ticks(*span, span, sign=True)
+    else:
+        bars, ticks = (), _ticks(low, high, (high, low))
+    return Paired(
+        analysis=one_line(analysis.name),
+        metric=one_line(metric.name),
+        unit=metric.unit,
+        treatment=one_line(contrast.treatment),
+        control=one_line(contrast.control),
+        n=len(pairs),
+        n_unpaired=unpaired,
+        up=sum(difference > 0 for difference in differences),
+        down=sum(difference < 0 for difference in differences),
+        same=sum(difference == 0 for difference in differences),
+        marks=() if many else tuple(_mark(index, len(pairs), pair, metric.scale) for index, pair in enumerate(pairs)),
+        radius=5.0 if len(pairs) <= 30 else 3.5 if len(pairs) <= 60 else 2.0,
+        bars=bars,
+        ticks=ticks,
+        mean_treatment=_height(analysis.mean_treatment, metric.scale),
+        mean_control=_height(analysis.mean_control, metric.scale),
+        mean_treatment_text=_mean_text(analysis.mean_treatment, metric.scale, analysis.unknown_because),
+        mean_control_text=_mean_text(analysis.mean_control, metric.scale, analysis.unknown_because),
+    )
+
+
+def distributions(
+    design: Design, arms: Sequence[ArmSummary], analyses: Sequence[AnalysisResult], means: UnitMeans,
+    rows: Sequence[MeasurementRow],
+) -> tuple[Distribution, ...]:  # fmt: skip
+    """Unit means by arm for every metric that has rows; arms in the order of the spec."""
+    drawn = []
+    for metric in design.metrics:
+        units = {c.name: means[metric.name, c.name] for c in design.conditions if (metric.name, c.name) in means}
+        if not units:
+            continue
+        values = {name: [v for v in held.values() if v is not None] for name, held in units.items()}
+        bins = _bins(values, metric, rows)
+        bars = _bars(values, bins, metric.scale, f"{metric.unit}s")
+        contrasts = [a.contrast for a in analyses if a.metric == metric.name and a.confirmatory and a.contrast]
+        summaries = {arm.condition: arm.mean for arm in arms if arm.metric == metric.name}
+        drawn.append(
+            Distribution(
+                metric=one_line(metric.name),
+                unit=metric.unit,
+                show_counts=bins.count <= MOST_COUNTED_BINS,
+                ticks=_ticks(*metric.scale, bins.domain),
+                rows=tuple(
+                    DistributionRow(
+                        condition=one_line(name),
+                        part=_part(name, contrasts),
+                        bars=bars[name],
+                        mean=_across(summaries.get(name), bins.domain),
+                        mean_text=_mean_text(summaries.get(name), metric.scale, "no arm mean in the decision"),
+                        units=_units_text(held, metric.unit),
+                    )
+                    for name, held in units.items()
+                ),
+            )
+        )
+    return tuple(drawn)
+
+
+def comparison(analysis: AnalysisResult) -> str:
+    """`treatment − control`, or the one arm."""
+    if analysis.contrast is not None:
+        return f"{one_line(analysis.contrast.treatment)} − {one_line(analysis.contrast.control)}"
+    return f"{one_line(analysis.arm or 'unnamed arm')} alone"
+
+
+def _panel(group: Sequence[AnalysisResult], scale: tuple[float, float], *, single: bool, several: bool) -> ForestPanel:
+    shown = [value for analysis in group for value in _on_axis(analysis)] + ([] if single else [0.0])
+    width = scale[1] - scale[0]
+    limits = scale if single else (-width, width)
+    low, high = _domain(shown, limits)
+    heading = ""
+    if several:
+        span = f"{numbers.compact(scale[0])} to {numbers.compact(scale[1])}"
+        heading = f"Single arms, scale {span}" if single else f"Differences, treatment − control, scale {span}"
+    return ForestPanel(
+        heading=heading,
+        zero=None if single else _across(0.0, (low, high)),
+        ticks=_ticks(low, high, (low, high), sign=not single),
+        rows=tuple(_forest_row(analysis, (low, high), single=single) for analysis in group),
+    )
+
+
+def _on_axis(analysis: AnalysisResult) -> list[float]:
+    read = {threshold.statistic for threshold in analysis.thresholds}
+    names = {"delta", "value", "ci_low", "ci_high"} | (read & {"lower", "upper"})
+    values = [value for name, value in analysis.statistics.items() if name in names and value is not None]
+    return values + [threshold.constant for threshold in analysis.thresholds if threshold.statistic in ON_AXIS]
+
+
+def _forest_row(analysis: AnalysisResult, domain: tuple[float, float], *, single: bool) -> ForestRow:
+    statistics = analysis.statistics
+    point = statistics.get("delta", statistics.get("value"))
+    low, high = statistics.get("ci_low"), statistics.get("ci_high")
+    write = numbers.level if single else numbers.difference
+    value = numbers.unknown(analysis.unknown_because) if point is None else write(point, analysis.scale)
+    if low is None or high is None:
+        interval = "no interval" if point is not None else ""
+    else:
+        ends = numbers.interval(low, high, analysis.scale, sign=not single)
+        interval = f"{numbers.percent_level(analysis.ci_level)} CI {ends}"
+    lines = _lines([t for t in analysis.thresholds if t.statistic in ON_AXIS], domain)
+    top = max((line.lane + 1 for line in lines), default=0) * LANE
+    compared = comparison(analysis)
+    return ForestRow(
+        name=one_line(analysis.name),
+        anchor=f"analysis-{slug(analysis.name)}",
+        comparison=compared,
+        metric=one_line(analysis.metric),
+        confirmatory=analysis.confirmatory,
+        point=_across(point, domain),
+        low=_across(low, domain),
+        high=_across(high, domain),
+        bounds=_bounds(analysis, domain),
+        lines=lines,
+        value=value,
+        interval=interval,
+        title=f"{one_line(analysis.name)}, {compared}: {value} {interval}".rstrip(),
+        height=top + 34,
+        middle=top + 19,
+    )
+
+
+def _bounds(analysis: AnalysisResult, domain: tuple[float, float]) -> tuple[Bound, ...]:
+    drawn = []
+    level = numbers.percent_level(1 - analysis.alpha)
+    for name in ("lower", "upper"):
+        value = analysis.statistics.get(name)
+        if value is not None and any(threshold.statistic == name for threshold in analysis.thresholds):
+            text = numbers.fixed(value, numbers.digits_for(analysis.scale), sign=analysis.contrast is not None)
+            at = _across(value, domain)
+            assert at is not None
+            title = f"one-sided {level} {name} bound: {text}"
+            drawn.append(Bound(x=at, foot=5 if name == "lower" else -5, title=title))
+    return tuple(drawn)
+
+
+def _lines(thresholds: Sequence[Threshold], domain: tuple[float, float]) -> tuple[Line, ...]:
+    """A lane for every label: they can touch neither each other nor, where avoidable, a line."""
+    placed = []
+    for threshold in thresholds:
+        x = _across(threshold.constant, domain)
+        assert x is not None
+        anchor: Literal["start", "middle", "end"] = "start" if x < 40 else "end" if x > 60 else "middle"
+        placed.append((anchor, x, threshold))
+    rank = {"start": 0, "end": 1, "middle": 2}
+    placed.sort(key=lambda item: (rank[item[0]], -item[1] if item[0] == "end" else item[1], item[2].gate))
+    lines = []
+    for lane, (anchor, x, threshold) in enumerate(placed):
+        condition = f"{threshold.statistic} {threshold.operator} {numbers.compact(threshold.constant)}"
+        condition = condition.replace("<=", "≤").replace(">=", "≥")
+        gate = one_line(threshold.gate)
+        room = max(6, LONGEST_LABEL - len(condition) - 2)
+        short = gate if len(gate) <= room else gate[: room - 1] + "…"
+        lines.append(
+            Line(
+                x=x, lane=lane, anchor=anchor, label=f"{short}: {condition}",
+                title=f"{threshold.role} gate {gate}: {condition}", tone=_tone(threshold.role),
+            )
+        )  # fmt: skip
+    return tuple(lines)
+
+
+def _tone(role: Role) -> Literal["good", "bad", "plain"]:
+    if role in ("kill", "override"):
+        return "bad"
+    return "good" if role == "success" else "plain"
+
+
+def _mark(index: int, n: int, pair: tuple[str, float, float], scale: tuple[float, float]) -> Mark:
+    unit, before, after = pair
+    control, treatment = _height(before, scale), _height(after, scale)
+    assert control is not None
+    assert treatment is not None
+    difference = round(after - before, 12)
+    return Mark(
+        unit=one_line(unit),
+        left=_place(100 * index / n),
+        width=_place(100 / n),
+        x=_place(100 * (index + 0.5) / n),
+        control=control,
+        treatment=treatment,
+        control_text=numbers.level(before, scale),
+        treatment_text=numbers.level(after, scale),
+        difference_text=numbers.difference(difference, scale),
+        direction="up" if difference > 0 else "down" if difference < 0 else "same",
+    )
+
+
+def _bins(values: Mapping[str, Sequence[float]], metric: Metric, rows: Sequence[MeasurementRow]) -> Bins:
+    """One bin for each value that a unit mean can take where those are few and known, else BINS equal ones."""
+    low, high = metric.scale
+    read = [row for row in rows if row.metric == metric.name and row.slice == "all" and row.n]
+    seeds = max(Counter((row.condition, row.unit) for row in read).values(), default=1)
+    lattices = {row.n * row.denominator for row in read}
+    steps = round((high - low) * lattices.pop() * seeds) if len(lattices) == 1 else 0
+    if 1 <= steps < MOST_LATTICE_BINS:
+        width = (high - low) / steps
+        at = [(value - low) / width for held in values.values() for value in held]
+        if all(abs(position - round(position)) < 1e-6 for position in at):
+            return Bins(low=low - width / 2, width=width, count=steps + 1, lattice=True)
+    return _even_bins(low, high)
+
+
+def _even_bins(low: float, high: float) -> Bins:
+    return Bins(low=low, width=(high - low) / BINS, count=BINS, lattice=False)
+
+
+def _bars(
+    values: Mapping[str, Sequence[float]], bins: Bins, scale: tuple[float, float], units: str, *, sign: bool = False
+) -> dict[str, tuple[Bar, ...]]:
+    """Histogram of each arm, as shares of its units, all on one height scale."""
+    counts = {
+        name: Counter(min(bins.count - 1, max(0, math.floor((value - bins.low) / bins.width + 1e-9))) for value in held)
+        for name, held in values.items()
+    }
+    tallest = max((max(count.values()) / count.total() for count in counts.values() if count), default=1.0)
+    digits = numbers.digits_for(scale)
+    drawn = {}
+    for name, count in counts.items():
+        bars = []
+        for index in sorted(count):
+            left = bins.low + index * bins.width
+            height = 100 * count[index] / count.total() / tallest
+            if bins.lattice:
+                span = numbers.level(round(left + bins.width / 2, 12), scale)
+            else:
+                span = f"{numbers.fixed(left, digits, sign=sign)} to {numbers.fixed(left + bins.width, digits, sign=sign)}"
+            bars.append(
+                Bar(
+                    x=_place(100 * (index + 0.1) / bins.count),
+                    width=_place(80 / bins.count),
+                    middle=_place(100 * (index + 0.5) / bins.count),
+                    top=_place(100 - height),
+                    height=_place(height),
+                    count=count[index],
+                    title=f"{span}: {count[index]} of {count.total()} {units}",
+                )
+            )
+        drawn[name] = tuple(bars)
+    return drawn
+
+
+def _part(name: str, contrasts: Sequence[Contrast]) -> Literal["treatment", "control", "other"]:
+    if any(contrast.treatment == name for contrast in contrasts):
+        return "treatment"
+    return "control" if any(contrast.control == name for contrast in contrasts) else "other"
+
+
+def _units_text(held: Mapping[str, float | None], unit: str) -> str:
+    missing = sum(value is None for value in held.values())
+    text = numbers.count(len(held) - missing, unit)
+    return f"{text}, {missing} with nothing scored" if missing else text
+
+
+def _mean_text(mean: float | None, scale: tuple[float, float], reason: str | None) -> str:
+    return numbers.unknown(reason) if mean is None else numbers.level(mean, scale)
+
+
+def _domain(values: Sequence[float], limits: tuple[float, float]) -> tuple[float, float]:
+    """The values with some air around them, within the limits unless a value lies outside."""
+    if not values:
+        return limits
+    low, high = min(values), max(values)
+    air = 0.06 * (high - low) or 0.05 * (limits[1] - limits[0])
+    return min(low, max(limits[0], low - air)), max(high, min(limits[1], high + air))
+
+
+def _ticks(low: float, high: float, domain: tuple[float, float], *, sign: bool = False) -> tuple[Tick, ...]:
+    """Round numbers within [low, high], placed on `domain`: at most six, so that labels stay apart on a phone."""
+    power = math.floor(math.log10(high - low)) - 1
+    steps = [(multiple * 10.0**exponent, exponent) for exponent in (power, power + 1) for multiple in (1, 2, 5)]
+    step, exponent = next((step, exponent) for step, exponent in steps if (high - low) / step <= 5 + 1e-9)
+    ticks = []
+    for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
+        x = _across(index * step, domain)
+        assert x is not None
+        ticks.append(Tick(x=x, label=numbers.fixed(index * step, max(0, -exponent), sign=sign)))
+    return tuple(ticks)
+
+
+def _across(value: float | None, domain: tuple[float, float]) -> float | None:
+    """Percent from the left."""
+    return None if value is None else _place(100 * (value - domain[0]) / (domain[1] - domain[0]))
+
+
+def _height(value: float | None, scale: tuple[float, float]) -> float | None:
+    """Percent from the top."""
+    return None if value is None else _place(100 * (scale[1] - value) / (scale[1] - scale[0]))
+
+
+def _place(percent: float) -> float:
+    return round(percent, 2) + 0.0
+
+
+def slug(name: str) -> str:
+    """An id for an anchor: letters, digits, hyphens; distinct names of a spec stay distinct enough to link."""
+    return "".join(char if char.isascii() and (char.isalnum() or char == "_") else "-" for char in name)

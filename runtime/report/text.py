@@ -1,0 +1,60 @@
+"""Text from models and specs, made safe to show: it is data, never markup."""
+
+from __future__ import annotations
+
+import re
+
+LONGEST_TEXT = 20_000
+"""Characters of a prompt or completion that a report shows; the rows keep all of it."""
+
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls but tab and newline; most are not allowed in XML
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # direction controls reorder the text around them
+    "\ufeff\ufffe\uffff\ud800-\udfff]"  # byte order mark, non-characters, lone surrogates
+)
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~!&$])")
+_BLOCK_START = re.compile(r"^(\d*)([-+=.)])")
+_AUTOLINK = re.compile(r"(?i)(https?|ftp|mailto)(?=:)|(www)(?=\.)|(@)(?=\w)")
+
+
+def visible(text: str) -> str:
+    """`text` with every character that could not be seen, or would hide others, spelt out as ⟨U+202E⟩."""
+    unified = text.replace("\r\n", "\n")
+    return _HIDDEN.sub(lambda match: f"⟨U+{ord(match.group()):04X}⟩", unified)
+
+
+def clipped(text: str) -> str:
+    """`text`, visible, and not longer than a report can bear."""
+    if len(text) <= LONGEST_TEXT:
+        return visible(text)
+    return f"{visible(text[:LONGEST_TEXT])}\n[… {len(text) - LONGEST_TEXT:,} more characters are in the stored rows]"
+
+
+def one_line(text: str) -> str:
+    """`text`, visible, with every run of white space as one space."""
+    return visible(" ".join(text.split()))
+
+
+def md(text: str) -> str:
+    """Plain text as one line of GitHub-flavoured Markdown: no markup in it takes effect."""
+    escaped = _MARKDOWN.sub(r"\\\1", one_line(text))
+    escaped = _BLOCK_START.sub(r"\1\\\2", escaped)
+    return _AUTOLINK.sub(r"\g<0><!-- -->", escaped)
+
+
+def md_code(text: str) -> str:
+    """A code span, also inside a table cell."""
+    line = one_line(text).replace("|", "\\|")
+    ticks = "`" * (_longest_run(line) + 1)
+    pad = " " if line.startswith("`") or line.endswith("`") or not line else ""
+    return f"{ticks}{pad}{line}{pad}{ticks}"
+
+
+def md_block(text: str) -> str:
+    """A fenced code block that no text can close early."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)

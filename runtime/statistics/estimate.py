@@ -1,0 +1,238 @@
+"""What every method returns, and the arithmetic they share.
+
+Data are integers on a common denominator, so sums, ties and p-values are exact. Numbers that need a
+root or a quantile are rounded to 12 decimals (p from a distribution function: 12 significant
+digits), which removes the last bits where two correct platforms may differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import assert_never
+
+from epc.compiler.contract.manifest import Side
+
+EXACT_LIMIT = 2**40
+"""Largest common denominator that is used as it is."""
+FIXED_POINT = 10**9
+"""Denominator of the fixed point beyond EXACT_LIMIT."""
+FIXED_POINT_NOTE = (
+    " The values' common denominator exceeds 2^40, so they were rounded half-even to a fixed point of 10^-9."
+)
+DECIMALS = 12
+
+
+class InapplicableError(ValueError):
+    """The method is not defined for these data; the message says why, and the statistics are unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lattice:
+    """Values as integers: value i is numerators[i] / denominator."""
+
+    numerators: tuple[int, ...]
+    denominator: int
+    rounded: bool = False
+    """True when the values were put on the fixed point of 10^-9."""
+
+    @property
+    def n(self) -> int:
+        return len(self.numerators)
+
+    @property
+    def total(self) -> int:
+        return sum(self.numerators)
+
+    @property
+    def mean(self) -> Fraction:
+        return Fraction(self.total, self.n * self.denominator)
+
+    @property
+    def scatter(self) -> int:
+        """n sum x^2 - (sum x)^2 of the numerators: n (n - 1) denominator^2 times the sample variance."""
+        return self.n * sum(x * x for x in self.numerators) - self.total**2
+
+    @property
+    def sd(self) -> float | None:
+        """Sample standard deviation (n - 1), None below two values."""
+        if self.n < 2:
+            return None
+        return tidy(math.sqrt(Fraction(self.scatter, self.n * (self.n - 1) * self.denominator**2)))
+
+    @property
+    def skewness(self) -> float | None:
+        """Moment skewness g1 = m3 / m2^1.5, None where the values do not vary."""
+        if self.scatter == 0:
+            return None
+        centred = [self.n * x - self.total for x in self.numerators]
+        m2 = Fraction(sum(x**2 for x in centred), self.n)
+        m3 = Fraction(sum(x**3 for x in centred), self.n)
+        return tidy(math.copysign(math.sqrt(m3**2 / m2**3), m3))
+
+
+def on_lattice(values: Sequence[Fraction]) -> Lattice:
+    """Values on their least common denominator; beyond 2^40 on a fixed point of 10^-9, half-even."""
+    denominator = 1
+    for value in values:
+        denominator = math.lcm(denominator, value.denominator)
+        if denominator > EXACT_LIMIT:
+            numerators = tuple(round(value * FIXED_POINT) for value in values)
+            return Lattice(numerators=numerators, denominator=FIXED_POINT, rounded=True)
+    return Lattice(numerators=tuple(int(value * denominator) for value in values), denominator=denominator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    statistics: dict[str, float | None]
+    """delta (or value), p, reject, lower, upper, ci_low, ci_high; wilson has no p and no reject."""
+    ci_level: float
+    definition: str
+    sd: float | None
+    skewness: float | None
+
+
+def tidy(value: float) -> float:
+    """Round to 12 decimals, without a negative zero."""
+    return round(value, DECIMALS) + 0.0
+
+
+def significant(value: float) -> float:
+    """Round to 12 significant digits: for p-values from a distribution function."""
+    return float(f"{value:.12g}")
+
+
+def exact(alpha: float) -> Fraction:
+    """The decimal a person wrote, not its nearest binary fraction."""
+    return Fraction(repr(alpha))
+
+
+def rank(resamples: int, tail: Fraction) -> int:
+    """floor((B + 1) tail): which order statistic, from either end, is the quantile; 0 when there is none."""
+    return math.floor((resamples + 1) * tail)
+
+
+def display_tail(side: Side, alpha: Fraction) -> Fraction:
+    """Mass on each side of the displayed interval: alpha for one-sided tests, alpha / 2 for two-sided ones."""
+    match side:
+        case "greater" | "less":
+            return alpha
+        case "two_sided":
+            return alpha / 2
+        case _:
+            assert_never(side)
+
+
+def p_of(side: Side, greater: Fraction, less: Fraction) -> Fraction:
+    """The p-value of a side; two-sided is twice the smaller one, at most 1."""
+    match side:
+        case "greater":
+            return greater
+        case "less":
+            return less
+        case "two_sided":
+            return min(Fraction(1), 2 * min(greater, less))
+        case _:
+            assert_never(side)
+
+
+def side_text(side: Side) -> str:
+    match side:
+        case "greater":
+            return "one-sided, greater"
+        case "less":
+            return "one-sided, less"
+        case "two_sided":
+            return "two-sided, twice the smaller one-sided p, at most 1"
+        case _:
+            assert_never(side)
+
+
+def interval_text(side: Side, alpha: Fraction) -> str:
+    """How lower, upper and the displayed interval are defined, for a method's definition."""
+    tail = display_tail(side, alpha)
+    return (
+        f" reject is p < {float(alpha):g}. lower and upper are one-sided bounds at {percent(1 - alpha)}; the interval"
+        f" shown is two-sided at {percent(1 - 2 * tail)}, so that interval and test agree."
+    )
+
+
+def percent(level: Fraction) -> str:
+    return f"{float(100 * level):g}%"
+
+
+def assemble(
+    *,
+    differences: Lattice,
+    side: Side,
+    alpha: float,
+    p: float | Fraction,
+    low: Callable[[Fraction], float],
+    high: Callable[[Fraction], float],
+    limit: float,
+    definition: str,
+) -> Estimate:
+    """The estimate of a paired contrast from its p and its bounds as functions of the tail mass.
+
+    `limit` is hi - lo of the metric's scale: differences lie in [-limit, limit], and bounds are
+    clipped to it, since values outside are impossible.
+    """
+    level = exact(alpha)
+    tail = display_tail(side, level)
+
+    def clipped(value: float) -> float:
+        return tidy(min(max(value, -limit), limit))
+
+    return Estimate(
+        statistics={
+            "delta": float(differences.mean),
+            "p": float(p),
+            "reject": float(Fraction(p) < level),
+            "lower": clipped(low(level)),
+            "upper": clipped(high(level)),
+            "ci_low": clipped(low(tail)),
+            "ci_high": clipped(high(tail)),
+        },
+        ci_level=float(1 - 2 * tail),
+        definition=definition + interval_text(side, level) + (FIXED_POINT_NOTE if differences.rounded else ""),
+        sd=differences.sd,
+        skewness=differences.skewness,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoSpread:
+    """Where every difference is the same: no standard error, so no t.
+
+    p is that of the sign flip, 2^-n where the mean is on the tested side and 1 where it is not.
+    Bounds are delta -+ (1 - tail^(1/n)) times the distance to the end of the scale: had a share
+    above 1 - tail^(1/n) of units another value, n alike would have a probability below the tail.
+    """
+
+    differences: Lattice
+    limit: float
+
+    def p(self, side: Side, floor: Fraction = Fraction(0)) -> Fraction:
+        """`floor` is the resolution of a resampling method, 1 / (B + 1)."""
+        rare = max(Fraction(1, 2**self.differences.n), floor)
+        total = self.differences.total
+        return p_of(side, rare if total > 0 else Fraction(1), rare if total < 0 else Fraction(1))
+
+    def low(self, tail: Fraction) -> float:
+        delta = float(self.differences.mean)
+        return delta - self._share(tail) * (delta + self.limit)
+
+    def high(self, tail: Fraction) -> float:
+        delta = float(self.differences.mean)
+        return delta + self._share(tail) * (self.limit - delta)
+
+    def _share(self, tail: Fraction) -> float:
+        return float(1 - float(tail) ** (1 / self.differences.n))
+
+
+NO_SPREAD_TEXT = (
+    " All differences are equal here, so there is no standard error: p is the sign flip's, and the bounds are"
+    " delta -+ (1 - alpha^(1/n)) times the distance to the end of the scale."
+)

@@ -1,0 +1,118 @@
+"""`epc status`: the registration, how far the steps are, and the verdict if there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from epc.compiler.contract.manifest import Manifest
+from epc.runtime import bundle as bundles
+from epc.runtime import engine, journal, locking, registration
+from epc.runtime.errors import Fault
+from epc.runtime.progress import read_progress
+from epc.runtime.step import RUNNING, partial_path, read_record
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+Line = tuple[str, str]
+"""Text and its rich style."""
+
+
+def status(bundle: Path) -> Text:
+    """What `epc status` prints; `.plain` of it is the same without colours.
+
+    Raises the Faults of reading manifest and journal; a damaged step is a line, not an error.
+    """
+    from rich.text import Text
+
+    manifest = bundles.read_manifest(bundle)
+    entries = journal.read(bundle)
+    text = Text()
+    text.append(f"{manifest.id}: {manifest.title}\n", style="bold")
+    for line, style in (
+        *_registration(manifest, entries),
+        *_deviations(bundle),
+        ("", ""),
+        *_steps(bundle, entries),
+        *_verdict(manifest, entries),
+    ):
+        text.append(line + "\n", style=style)
+    text.rstrip()
+    return text
+
+
+def _registration(manifest: Manifest, entries: Sequence[journal.Entry]) -> Iterator[Line]:
+    lock = manifest.lock_sha256
+    yield f"lock        {lock}" + ("" if manifest.mode == "real" else f"  ({manifest.mode})"), ""
+    when = [entry.at for entry in entries if entry.event == "registered" and entry.data.get("lock_sha256") == lock]
+    if when:
+        yield f"registered  {when[0]}", ""
+    else:
+        yield "registered  not yet: epc run registers it", "yellow"
+    for entry in entries:
+        data = entry.data
+        if entry.event == "approved" and data.get("lock_sha256") == lock:
+            yield (
+                f"approved    {entry.at}  up to {data.get('usd', 0):.2f} USD, {data.get('gpu_hours', 0):g} GPU-hours",
+                "",
+            )
+        elif entry.event == "amended":
+            yield f"amended     {entry.at}  {data.get('reason')}", ""
+            for change in data.get("changes", ()):
+                yield f"            {change}", "dim"
+
+
+def _deviations(bundle: Path) -> Iterator[Line]:
+    try:
+        found = registration.deviations(bundle)
+    except Fault as fault:
+        yield f"deviations  not known: {fault.fact}", "red"
+        return
+    for deviation in found:
+        yield f"deviation   {deviation.text}", "yellow"
+        if deviation.kind != "amended":  # an amendment's changes are listed with it
+            for change in deviation.changes:
+                yield f"            {change}", "dim"
+
+
+def _steps(bundle: Path, entries: Sequence[journal.Entry]) -> Iterator[Line]:
+    planned = engine.plan(bundle)
+    width = max((len(entry.step.id) for entry in planned), default=0)
+    last = {entry.data.get("key"): entry for entry in entries if entry.event in ("started", "finished", "failed")}
+    done, seconds = 0, 0.0
+    for entry in planned:
+        step = entry.step
+        name = f"{step.id:<{width}}"
+        record = read_record(bundle, step) if entry.state == "done" else None
+        latest = last.get(step.key)
+        if record is not None:
+            done, seconds = done + 1, seconds + record.seconds
+            yield f"finished    {name}  {record.seconds:.1f} s", "green"
+        elif _is_running(partial_path(bundle, step) / RUNNING):
+            progress = read_progress(bundle, step.id)
+            since = "" if latest is None else f"since {latest.at}"
+            yield f"running     {name}  {since}  {progress.text() if progress else ''}".rstrip(), "bold"
+        elif latest is not None and latest.event == "failed" and latest.data.get("error") != "interrupted":
+            yield f"failed      {name}  see {engine.step_log(bundle, step.id)}", "red"
+        else:
+            yield f"{entry.state:<10}  {name}  {entry.reason}", ""
+    yield f"{done} of {len(planned)} steps are finished, {seconds:.1f} s of work", ""
+
+
+def _is_running(lock: Path) -> bool:
+    try:
+        locking.check_free(lock)
+    except locking.BusyError:
+        return True
+    return False
+
+
+def _verdict(manifest: Manifest, entries: Sequence[journal.Entry]) -> Iterator[Line]:
+    decided = [entry for entry in entries if entry.event == "decided"]
+    if not decided:
+        return
+    data = decided[-1].data
+    of = "" if data.get("lock_sha256", manifest.lock_sha256) == manifest.lock_sha256 else "  (of an earlier lock)"
+    yield f"verdict     {data.get('verdict')}  decided {decided[-1].at}{of}", "bold"

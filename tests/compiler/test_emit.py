@@ -1,0 +1,112 @@
+"""The bundle: byte-identical, literal, and accepted by ruff."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from epc.compiler.contract.manifest import Manifest
+from epc.compiler.emit import literal
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1e-5, "1e-5"),
+        (0.001, "0.001"),
+        (1e16, "1e16"),
+        (True, "True"),
+        (None, "None"),
+        (("a",), '("a",)'),
+        ({("a", 1): "x"}, '{("a", 1): "x"}'),
+        ('quote " and \\ and \n', '"quote \\" and \\\\ and \\n"'),
+        ([], "[]"),
+    ],
+)
+def test_literals_read_back(value: Any, text: str) -> None:
+    assert literal(value) == text
+    assert ast.literal_eval(text) == value
+
+
+@pytest.mark.parametrize("value", [["word " * 60] * 3, {"key": ["x" * 50] * 4, "other": {"a": "long text " * 30}}, "word " * 100])
+def test_long_literals_are_broken_and_read_back(value: Any) -> None:
+    text = literal(value)
+    assert max(map(len, text.split("\n"))) <= 120
+    assert ast.literal_eval(text) == value
+
+
+def test_compiling_twice_gives_the_same_bytes(specs: Path, compile_spec: Callable[..., Any], tmp_path: Path) -> None:
+    first = compile_spec(specs / "quickstart.yaml").files
+    elsewhere = tmp_path / "another" / "place"
+    shutil.copytree(specs, elsewhere / "specs")
+    second = compile_spec(elsewhere / "specs/quickstart.yaml", file="../another/place/specs/quickstart.yaml").files
+    assert first == second
+
+
+def test_nothing_emitted_names_a_machine_or_a_time(edited: Callable[..., Any], tmp_path: Path) -> None:
+    for path, text in edited().files.items():
+        assert str(tmp_path) not in text, path
+        assert str(Path.home()) not in text, path
+
+
+def test_every_script_parses_and_says_how_to_run_it(edited: Callable[..., Any]) -> None:
+    files = edited().files
+    manifest = Manifest.model_validate(json.loads(files["manifest.json"]))
+    for step in manifest.steps:
+        module = ast.parse(files[step.script])
+        assert f"python {step.script}" in (ast.get_docstring(module) or ""), step.id
+
+
+def test_constants_carry_the_line_they_come_from(edited: Callable[..., Any]) -> None:
+    files = edited().files
+    spec = (ROOT / "specs/quickstart.yaml").read_text(encoding="utf-8").split("\n")
+    script = files["steps/train-s42-reflex.py"].split("\n")
+    (rate,) = [line for line in script if line.startswith("LEARNING_RATE")]
+    number = int(rate.rsplit(":", 1)[1])
+    assert "specs/quickstart.yaml" in rate
+    assert "reflex" in "".join(spec[number - 3 : number]) and "learning_rate" in spec[number - 1]
+
+
+def test_scripts_pass_ruff(edited: Callable[..., Any], tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    for path, text in edited().files.items():
+        if path.endswith(".py"):
+            (out / path).parent.mkdir(parents=True, exist_ok=True)
+            (out / path).write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "E,F,W,I,UP,B", "--line-length", "120", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_lock_states_every_default_and_hash(edited: Callable[..., Any]) -> None:
+    lock = yaml.safe_load(edited().files["spec.lock.yaml"])
+    assert lock["train"]["reflex"]["schedule"] == "cosine"
+    assert lock["train"]["reflex"]["optimizer_steps"] > 0
+    assert all(len(lock["data"][name]["sha256"]) == 64 for name in lock["data"])
+    assert set(lock["files"]) >= {"data/topics.txt", "prompts/heldout.txt", "tasks/mini_choice.yaml", "tasks/mini_choice.jsonl"}
+
+
+def test_the_plan_page_shows_the_derived_numbers(edited: Callable[..., Any]) -> None:
+    compiled = edited()
+    page = compiled.files["plan.md"]
+    assert compiled.plan.lock_sha256 in page
+    for text in ("```mermaid", "## Decision table", "optimizer steps", f"{compiled.plan.figures['completions']:,.0f}", "| 1 | `"):
+        assert text in page
+
+
+@pytest.mark.parametrize("name", ["quickstart"])
+def test_committed_bundles_are_current(compile_spec: Callable[..., Any], name: str) -> None:
+    files = compile_spec(ROOT / f"specs/{name}.yaml").files
+    folder = ROOT / "generated" / name
+    assert {path for path, text in files.items() if not (folder / path).is_file() or (folder / path).read_text(encoding="utf-8") != text} == set()

@@ -24,7 +24,9 @@ def metrics(experiment: Experiment) -> tuple[contract.Metric, ...]:
                 found.append(contract.Metric(kind="pattern", source=metric.of, unit="prompt", **common))
             case LmEvalMetric():
                 task = experiment.tasks.get(name)
-                found.append(contract.Metric(kind="lm_eval", source=task.name if task else metric.lm_eval, unit="item", **common))
+                found.append(
+                    contract.Metric(kind="lm_eval", source=task.name if task else metric.lm_eval, unit="item", **common)
+                )
             case _:
                 assert_never(metric)
     return tuple(found)

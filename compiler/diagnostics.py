@@ -54,14 +54,34 @@ class Diagnostics:
     sources: dict[str, list[str]] = field(default_factory=dict)
     _items: list[Diagnostic] = field(default_factory=list)
 
-    def error(self, code: str, message: str, span: Span, *, help: str, labels: Iterable[Label] = (), notes: Iterable[str] = ()) -> None:  # noqa: A002
+    def error(
+        self, code: str, message: str, span: Span, *, help: str, labels: Iterable[Label] = (), notes: Iterable[str] = ()
+    ) -> None:
         self._items.append(
-            Diagnostic(code=code, severity="error", message=message, span=span, help=help, labels=tuple(labels), notes=tuple(notes))
+            Diagnostic(
+                code=code,
+                severity="error",
+                message=message,
+                span=span,
+                help=help,
+                labels=tuple(labels),
+                notes=tuple(notes),
+            )
         )
 
-    def warning(self, code: str, message: str, span: Span, *, help: str, labels: Iterable[Label] = (), notes: Iterable[str] = ()) -> None:  # noqa: A002
+    def warning(
+        self, code: str, message: str, span: Span, *, help: str, labels: Iterable[Label] = (), notes: Iterable[str] = ()
+    ) -> None:
         self._items.append(
-            Diagnostic(code=code, severity="warning", message=message, span=span, help=help, labels=tuple(labels), notes=tuple(notes))
+            Diagnostic(
+                code=code,
+                severity="warning",
+                message=message,
+                span=span,
+                help=help,
+                labels=tuple(labels),
+                notes=tuple(notes),
+            )
         )
 
     def __iter__(self) -> Iterator[Diagnostic]:

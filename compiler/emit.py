@@ -19,7 +19,8 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from epc import __version__
 from epc.compiler.contract.canonical import sha256_text
 from epc.compiler.contract.manifest import Manifest
-from epc.compiler.lower import TEMPLATE_INPUT, Plan, PlannedStep
+from epc.compiler.lower import Plan
+from epc.compiler.lowering import TEMPLATE_INPUT, PlannedStep
 from epc.compiler.plan_page import plan_page
 
 LINE_LENGTH = 120
@@ -71,7 +72,13 @@ def _flat(value: Any) -> str:
             text = re.sub(r"e([+-])0+", r"e\1", repr(value)).replace("e+", "e")
             return text
         case str():
-            body = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+            body = (
+                value.replace("\\", "\\\\")
+                .replace('"', '\\"')
+                .replace("\n", "\\n")
+                .replace("\t", "\\t")
+                .replace("\r", "\\r")
+            )
             return f'"{body}"'
         case list():
             return "[" + ", ".join(map(_flat, value)) + "]"
@@ -163,5 +170,3 @@ def emit(plan: Plan, *, spec_path: str, template_text: str | None) -> dict[str, 
     if template_text is not None:
         files[TEMPLATE_INPUT] = template_text
     return dict(sorted(files.items()))
-
-

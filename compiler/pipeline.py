@@ -41,7 +41,11 @@ class Layout:
     @property
     def spec_folder(self) -> str:
         """Path from a bundle to the spec's folder."""
-        up = len(PurePosixPath(self.out.relative_to(self.root)).parts) + 1 if self.out.is_relative_to(self.root) else None
+        up = (
+            len(PurePosixPath(self.out.relative_to(self.root)).parts) + 1
+            if self.out.is_relative_to(self.root)
+            else None
+        )
         relative = PurePosixPath(self.spec_path).parent.as_posix()
         return str(self.spec.parent) if up is None else "../" * up + relative
 

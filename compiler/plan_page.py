@@ -123,7 +123,10 @@ def plan_page(plan: Plan, manifest: Manifest) -> str:
     ]  # fmt: skip
     out += _table(
         ["", "if", "verdict", "meaning"],
-        [[index, f"`{rule.text}`", f"**{rule.label}**", rule.say or "-"] for index, rule in enumerate(design.verdicts, start=1)],
+        [
+            [index, f"`{rule.text}`", f"**{rule.label}**", rule.say or "-"]
+            for index, rule in enumerate(design.verdicts, start=1)
+        ],
     )
     out += ["## Cost, computed", ""]
     labels = {

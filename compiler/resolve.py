@@ -119,7 +119,12 @@ class _Resolver:
             return self.inputs[path]
         shown = (Path(self.surface.document.file).parent / path).as_posix()
         if path.startswith("/"):
-            self.sink.error("E0404", f"absolute path: {path}", at, help="paths are relative to the spec, so that the bundle works elsewhere")
+            self.sink.error(
+                "E0404",
+                f"absolute path: {path}",
+                at,
+                help="paths are relative to the spec, so that the bundle works elsewhere",
+            )
             return None
         text = read_text(self.surface.folder / path, shown, self.sink, at=at)
         if text is None:
@@ -149,7 +154,12 @@ class _Resolver:
             at = self.surface.document.span((*base, "turns", index, turn.role))
             for name in placeholders(turn.text):
                 if name not in known:
-                    self.sink.error("E0310", f'unknown placeholder "{{{name}}}"', at, help=f"{did_you_mean(name, known)} fillings are declared under `fill:`")
+                    self.sink.error(
+                        "E0310",
+                        f'unknown placeholder "{{{name}}}"',
+                        at,
+                        help=f"{did_you_mean(name, known)} fillings are declared under `fill:`",
+                    )
                     good = False
         return good
 
@@ -249,7 +259,12 @@ class _Resolver:
             for number, line in enumerate(handle, start=1):
                 problem = _row_problem(line)
                 if problem is not None:
-                    self.sink.error("E0407", f"{shown}:{number}: {problem}", at, help='each line is {"messages": [{"role": ..., "content": ...}, ...]}')
+                    self.sink.error(
+                        "E0407",
+                        f"{shown}:{number}: {problem}",
+                        at,
+                        help='each line is {"messages": [{"role": ..., "content": ...}, ...]}',
+                    )
                     return None
                 rows.append(json.loads(line))
         if len(rows) != entry.rows:
@@ -263,7 +278,13 @@ class _Resolver:
         found: dict[str, tuple[str, ...]] = {}
         for name, entry in self.spec.prompts.items():
             for index, data in enumerate(entry.disjoint_from):
-                self.known("data", data, "E0303", "data set", self.surface.document.span(("prompts", name, "disjoint_from", index)))
+                self.known(
+                    "data",
+                    data,
+                    "E0303",
+                    "data set",
+                    self.surface.document.span(("prompts", name, "disjoint_from", index)),
+                )
             if entry.file is not None:
                 file = self.file(entry.file, self.surface.document.span(("prompts", name, "file")))
                 if file is not None:
@@ -299,7 +320,9 @@ class _Resolver:
 
     def problems(self, parsed: Parsed, path: PathKey) -> None:
         for problem in parsed.errors:
-            self.sink.error("E0312", problem.message, self.part(path, problem.offset, problem.length), help=problem.help)
+            self.sink.error(
+                "E0312", problem.message, self.part(path, problem.offset, problem.length), help=problem.help
+            )
 
     def part(self, path: PathKey, offset: int, length: int) -> Span:
         """Span of characters inside a scalar; the whole scalar when it is folded over lines."""
@@ -358,7 +381,10 @@ class _Resolver:
 def _row_problem(line: str) -> str | None:
     try:
         messages = json.loads(line)["messages"]
-        if all(isinstance(m["content"], str) and m["role"] in ("system", "user", "assistant") for m in messages) and messages:
+        if (
+            all(isinstance(m["content"], str) and m["role"] in ("system", "user", "assistant") for m in messages)
+            and messages
+        ):
             return None
     except (ValueError, KeyError, TypeError):
         pass

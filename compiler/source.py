@@ -88,7 +88,9 @@ class _Builder:
     def build(self, node: yaml.Node, path: PathKey) -> Any:
         self.document.spans[path] = self.span(node)
         if len(path) > MAX_DEPTH:
-            self.sink.error("E0105", f"nested deeper than {MAX_DEPTH} levels", self.span(node), help="flatten this part of the file")
+            self.sink.error(
+                "E0105", f"nested deeper than {MAX_DEPTH} levels", self.span(node), help="flatten this part of the file"
+            )
             return None
         if isinstance(node, yaml.ScalarNode):
             if not node.style and (node.tag is None or node.tag.startswith("tag:yaml.org,2002:")):
@@ -124,21 +126,41 @@ def read_text(path: Path, file: str, sink: Diagnostics, *, at: Span | None = Non
         raw = path.read_bytes()
     except FileNotFoundError:
         known = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        sink.error("E0401", f"file not found: {file}", place, help=did_you_mean(path.name, known) if known else f"the folder of {file} does not exist")
+        sink.error(
+            "E0401",
+            f"file not found: {file}",
+            place,
+            help=did_you_mean(path.name, known) if known else f"the folder of {file} does not exist",
+        )
         return None
     except OSError as error:
         sink.error("E0402", f"cannot read {file}: {error.strerror}", place, help="check the path and its permissions")
         return None
     if len(raw) > MAX_BYTES:
-        sink.error("E0402", f"{file} has {len(raw):,} bytes; at most {MAX_BYTES:,} are read", place, help="reference large data as a pinned data file")
+        sink.error(
+            "E0402",
+            f"{file} has {len(raw):,} bytes; at most {MAX_BYTES:,} are read",
+            place,
+            help="reference large data as a pinned data file",
+        )
         return None
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        sink.error("E0403", f"{file} is not UTF-8: byte {raw[error.start]:#04x} at line {line}", place, help="save the file as UTF-8")
+        sink.error(
+            "E0403",
+            f"{file} is not UTF-8: byte {raw[error.start]:#04x} at line {line}",
+            place,
+            help="save the file as UTF-8",
+        )
         return None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _at(file: str, mark: Any) -> Span:
+    """The place of a PyYAML mark; the start of the file when there is none."""
+    return Span(file=file, line=mark.line + 1, column=mark.column + 1) if mark else Span(file=file, line=1, column=1)
 
 
 def parse(text: str, file: str, sink: Diagnostics) -> Document:
@@ -149,35 +171,51 @@ def parse(text: str, file: str, sink: Diagnostics) -> Document:
         # composing recurses in C once per level, so the depth is bounded before it
         depth = 0
         for event in yaml.parse(text, Loader=_Loader):
-            span = Span(file=file, line=event.start_mark.line + 1, column=event.start_mark.column + 1)
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                sink.error("E0102", "YAML anchors and aliases are not part of the language", span, help="compose shared parts with `use: file.yaml`")
+                sink.error(
+                    "E0102",
+                    "YAML anchors and aliases are not part of the language",
+                    _at(file, event.start_mark),
+                    help="compose shared parts with `use: file.yaml`",
+                )
                 return document
-            if isinstance(event, yaml.DocumentStartEvent) and event.start_mark.index > 0 and document.spans:
-                sink.error("E0107", "a second YAML document starts here", span, help="one spec a file")
+            if isinstance(event, yaml.DocumentStartEvent) and document.spans:
+                sink.error("E0107", "a second YAML document starts here", _at(file, event.start_mark), help="one spec a file")
                 return document
             if isinstance(event, yaml.DocumentEndEvent):
-                document.spans[()] = span  # seen one; replaced when the nodes are built
+                document.spans[()] = _at(file, event.start_mark)  # seen one; replaced when the nodes are built
             if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
                 depth += 1
                 if depth > MAX_DEPTH:
-                    sink.error("E0105", f"nested deeper than {MAX_DEPTH} levels", span, help="flatten this part of the file")
+                    sink.error(
+                        "E0105", f"nested deeper than {MAX_DEPTH} levels", _at(file, event.start_mark), help="flatten this part of the file"
+                    )
                     return document
             elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
                 depth -= 1
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         problem = " ".join(part for part in (error.context, error.problem) if part)
-        hint = "indent with spaces, not tabs" if "\\t" in problem or "'\t'" in problem else "check indentation, quotes and brackets around this place"
-        sink.error("E0101", f"this is not valid YAML: {problem}", Span(file=file, line=line, column=column), help=hint)
+        hint = (
+            "indent with spaces, not tabs"
+            if "\\t" in problem or "'\t'" in problem
+            else "check indentation, quotes and brackets around this place"
+        )
+        sink.error("E0101", f"this is not valid YAML: {problem}", _at(file, mark), help=hint)
         return document
     except yaml.YAMLError as error:
-        sink.error("E0101", f"this is not valid YAML: {str(error).splitlines()[0]}", Span(file=file, line=1, column=1), help="remove control characters")
+        sink.error(
+            "E0101",
+            f"this is not valid YAML: {str(error).splitlines()[0]}",
+            Span(file=file, line=1, column=1),
+            help="remove control characters",
+        )
         return document
     if node is None:
-        sink.error("E0106", f"{file} is empty", Span(file=file, line=1, column=1), help="start from a minimal spec: epc init")
+        sink.error(
+            "E0106", f"{file} is empty", Span(file=file, line=1, column=1), help="start from a minimal spec: epc init"
+        )
         return document
     document.data = _Builder(document, sink).build(node, ())
     return document

@@ -22,7 +22,12 @@ Rate = Annotated[float, Field(gt=0, lt=1)]
 
 class Surface(BaseModel):
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        populate_by_name=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
 
@@ -96,9 +101,7 @@ def _data_kind(value: Any) -> str:
     return "@file" if isinstance(value, dict) and "file" in value else "@build"
 
 
-DataSet = Annotated[
-    Annotated[TurnsData, Tag("@build")] | Annotated[FileData, Tag("@file")], Discriminator(_data_kind)
-]
+DataSet = Annotated[Annotated[TurnsData, Tag("@build")] | Annotated[FileData, Tag("@file")], Discriminator(_data_kind)]
 
 
 class Lora(Surface):
@@ -239,7 +242,9 @@ class Analysis(Surface):
 
 
 class Gate(Surface):
-    role: Literal["validity", "override", "kill", "success", "guardrail", "sanity", "prediction", "descriptive", "follow_up"]
+    role: Literal[
+        "validity", "override", "kill", "success", "guardrail", "sanity", "prediction", "descriptive", "follow_up"
+    ]
     require: Text | None = None
     """Predicate that must hold (validity, success, guardrail, sanity, prediction)."""
     when: Text | None = None
@@ -278,7 +283,9 @@ def _rule_kind(value: Any) -> str:
     return "@otherwise" if isinstance(value, dict) and "otherwise" in value else "@rule"
 
 
-VerdictRule = Annotated[Annotated[Rule, Tag("@rule")] | Annotated[Otherwise, Tag("@otherwise")], Discriminator(_rule_kind)]
+VerdictRule = Annotated[
+    Annotated[Rule, Tag("@rule")] | Annotated[Otherwise, Tag("@otherwise")], Discriminator(_rule_kind)
+]
 
 
 class Budget(Surface):

@@ -52,7 +52,12 @@ def load(path: Path, file: str, sink: Diagnostics) -> Surface | None:
     if document.data is None:
         return None
     if not isinstance(document.data, dict):
-        sink.error("E0108", "a spec is a mapping of keys to values", document.span(()), help="start from a minimal spec: epc init")
+        sink.error(
+            "E0108",
+            "a spec is a mapping of keys to values",
+            document.span(()),
+            help="start from a minimal spec: epc init",
+        )
         return None
     version = document.data.get("epc")
     if type(version) is int and version > LANGUAGE_VERSION:
@@ -77,7 +82,9 @@ def _compose(document: Document, folder: Path, sink: Diagnostics) -> dict[str, s
         at = document.span(("train", name, "use"))
         target = recipe.pop("use")
         if not isinstance(target, str):
-            sink.error("E0203", "`use` takes the path of a recipe file", at, help="for example use: recipes/attack.yaml")
+            sink.error(
+                "E0203", "`use` takes the path of a recipe file", at, help="for example use: recipes/attack.yaml"
+            )
             continue
         file = (Path(document.file).parent / target).as_posix()
         text = read_text(folder / target, file, sink, at=at)
@@ -86,7 +93,9 @@ def _compose(document: Document, folder: Path, sink: Diagnostics) -> dict[str, s
         shared = parse(text, file, sink)
         if not isinstance(shared.data, dict):
             if shared.data is not None:
-                sink.error("E0108", "a recipe file is a mapping of keys to values", shared.span(()), help="see specs/recipes/")
+                sink.error(
+                    "E0108", "a recipe file is a mapping of keys to values", shared.span(()), help="see specs/recipes/"
+                )
             continue
         composed[name] = target
         base: PathKey = ("train", name)
@@ -118,7 +127,11 @@ def _validate(document: Document, folder: Path, composed: dict[str, str], sink: 
     for _ in range(3):
         try:
             return Surface(
-                spec=Spec.model_validate(data), document=document, folder=folder, poisoned=frozenset(poisoned), composed=composed
+                spec=Spec.model_validate(data),
+                document=document,
+                folder=folder,
+                poisoned=frozenset(poisoned),
+                composed=composed,
             )
         except ValidationError as error:
             problems = error.errors(include_url=False)
@@ -158,13 +171,12 @@ def _validate(document: Document, folder: Path, composed: dict[str, str], sink: 
 def _document_path(data: Any, loc: tuple[int | str, ...]) -> PathKey:
     """A pydantic location without the union tags, which are no keys of the document."""
     path: list[int | str] = []
-    node = data
+    node: Any = data
     for position, part in enumerate(loc):
         last = position == len(loc) - 1
-        if isinstance(node, dict) and part in node:
-            path.append(part)
-            node = node[part]
-        elif isinstance(node, list) and isinstance(part, int) and 0 <= part < len(node):
+        if (isinstance(node, dict) and part in node) or (
+            isinstance(node, list) and isinstance(part, int) and 0 <= part < len(node)
+        ):
             path.append(part)
             node = node[part]
         elif last and part != "[key]":
@@ -231,26 +243,57 @@ def _report(document: Document, problem: Any, path: PathKey, sink: Diagnostics) 
             if path[0] == "train" and len(path) == 3:
                 known = {**known, "use": ""}
             place = f" in `{'.'.join(map(str, path[:-1]))}`" if len(path) > 1 else ""
-            sink.error("E0201", f'unknown key "{path[-1]}"{place}', document.key_span(path), help=did_you_mean(str(path[-1]), known))
+            sink.error(
+                "E0201",
+                f'unknown key "{path[-1]}"{place}',
+                document.key_span(path),
+                help=did_you_mean(str(path[-1]), known),
+            )
         case "missing":
             parent = document.key_span(path[:-1])
             described = _fields_at(problem["loc"][:-1]).get(str(path[-1]), "")
             owner = f"`{'.'.join(map(str, path[:-1]))}` lacks" if len(path) > 1 else "the spec lacks"
-            sink.error("E0202", f"{owner} `{path[-1]}`", parent, help=f"add `{path[-1]}:`" + (f" - {described}" if described else ""))
+            sink.error(
+                "E0202",
+                f"{owner} `{path[-1]}`",
+                parent,
+                help=f"add `{path[-1]}:`" + (f" - {described}" if described else ""),
+            )
         case "literal_error":
-            expected = [word.strip().strip("'") for word in str(context.get("expected", "")).replace(" or ", ",").split(",")]
-            sink.error("E0204", f"`{where}` cannot be {_shown(problem['input'])}", value_span, help=did_you_mean(str(problem["input"]), expected))
+            expected = [
+                word.strip().strip("'") for word in str(context.get("expected", "")).replace(" or ", ",").split(",")
+            ]
+            sink.error(
+                "E0204",
+                f"`{where}` cannot be {_shown(problem['input'])}",
+                value_span,
+                help=did_you_mean(str(problem["input"]), expected),
+            )
         case "string_pattern_mismatch":
             help_ = _PATTERN_HELP.get(str(context.get("pattern", "")), f"it must match {context.get('pattern')}")
             key = problem["loc"][-1] == "[key]"
             span = document.key_span(path) if key else value_span
-            sink.error("E0205", f"{_shown(problem['input'])} is not a valid {'name' if key else 'value'} for `{where}`", span, help=help_)
+            sink.error(
+                "E0205",
+                f"{_shown(problem['input'])} is not a valid {'name' if key else 'value'} for `{where}`",
+                span,
+                help=help_,
+            )
         case "value_error":
-            sink.error("E0206", f"`{where}`: {str(context['error'])}", document.key_span(path), help="keep one and delete the others")
+            sink.error(
+                "E0206",
+                f"`{where}`: {context['error']!s}",
+                document.key_span(path),
+                help="keep one and delete the others",
+            )
         case _ if kind.endswith(("_type", "_parsing")) or kind in ("int_from_float", "string_too_short"):
-            sink.error("E0203", f"`{where}` cannot be {_shown(problem['input'])}", value_span, help=_plain(problem["msg"]))
+            sink.error(
+                "E0203", f"`{where}` cannot be {_shown(problem['input'])}", value_span, help=_plain(problem["msg"])
+            )
         case _:
-            sink.error("E0207", f"`{where}` cannot be {_shown(problem['input'])}", value_span, help=_plain(problem["msg"]))
+            sink.error(
+                "E0207", f"`{where}` cannot be {_shown(problem['input'])}", value_span, help=_plain(problem["msg"])
+            )
 
 
 def _plain(message: str) -> str:
@@ -266,4 +309,3 @@ _PATTERN_HELP: dict[str, str] = {
     ),
     r"^(hub:[^/\s]+/[^/\s]+|pypi:[A-Za-z0-9._-]+|path:\S.*)$": "write hub:org/name, pypi:package or path:folder",
 }
-

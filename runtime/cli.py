@@ -66,13 +66,20 @@ def _parser() -> argparse.ArgumentParser:
     with_bundle(command("status", "registration, steps and verdict of a bundle", _status))
     sub = command("decide", "apply the registered gates to the results and write the report", _decide)
     with_bundle(sub)
-    sub.add_argument("--exit-code", action="store_true", help="SUCCESS 0, INCONCLUSIVE 20, KILL 21, OVERRIDE 22, INVALID 23")
+    sub.add_argument(
+        "--exit-code", action="store_true", help="SUCCESS 0, INCONCLUSIVE 20, KILL 21, OVERRIDE 22, INVALID 23"
+    )
     with_bundle(command("approve", "approve the computed cost of a bundle", _approve))
     sub = command("amend", "record why the registration changed", _amend)
     with_bundle(sub)
     sub.add_argument("--reason", required=True)
     sub = command("schema", "print a JSON Schema: of the language, or of a file that epc writes", _schema)
-    sub.add_argument("name", nargs="?", default="spec", choices=("spec", "manifest", "decision", "sample", "judgement", "measurement"))
+    sub.add_argument(
+        "name",
+        nargs="?",
+        default="spec",
+        choices=("spec", "manifest", "decision", "sample", "judgement", "measurement"),
+    )
     return parser
 
 
@@ -131,7 +138,10 @@ def _compile(args: argparse.Namespace) -> int:
         for path in changed:
             print(f"stale: {_shown(folder / path)}", file=sys.stderr)
         if changed:
-            print(f"error[R0105]: {len(changed)} files are not what {args.spec} compiles to\n  --> {_shown(folder)}\n  = help: epc compile {args.spec}", file=sys.stderr)
+            print(
+                f"error[R0105]: {len(changed)} files are not what {args.spec} compiles to\n  --> {_shown(folder)}\n  = help: epc compile {args.spec}",
+                file=sys.stderr,
+            )
             return EXIT_STEP_FAILED
         print(f"{_shown(folder)} is up to date")
         return EXIT_OK
@@ -139,7 +149,9 @@ def _compile(args: argparse.Namespace) -> int:
     _remember(layout.out, folder)
     figures = plan.figures
     print(f"compiled {args.spec} -> {_shown(folder)}")
-    print(f"  registration {plan.lock_sha256[:16]}, {len(plan.steps)} steps: {figures['trainings']:.0f} trainings of {figures['optimizer_steps']:,.0f} optimizer steps together, {figures['completions']:,.0f} completions")
+    print(
+        f"  registration {plan.lock_sha256[:16]}, {len(plan.steps)} steps: {figures['trainings']:.0f} trainings of {figures['optimizer_steps']:,.0f} optimizer steps together, {figures['completions']:,.0f} completions"
+    )
     print(f"  read {_shown(folder / 'plan.md')}, then: epc run")
     return EXIT_OK
 
@@ -161,7 +173,12 @@ def _bundle(given: Path | None) -> Path:
         try:
             return pointer.parent / pointer.read_text(encoding="utf-8").strip()
         except OSError:
-            raise Fault("R0106", LAST, "no bundle was compiled here yet", "epc compile SPEC.yaml, or name the bundle: epc run generated/NAME") from None
+            raise Fault(
+                "R0106",
+                LAST,
+                "no bundle was compiled here yet",
+                "epc compile SPEC.yaml, or name the bundle: epc run generated/NAME",
+            ) from None
     if given.suffix in (".yaml", ".yml"):
         from epc.compiler.diagnostics import Diagnostics
         from epc.compiler.pipeline import Layout
@@ -197,15 +214,24 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _decide(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from epc.runtime import journal, registration, report
     from epc.runtime.decide import decide, write_decision
+    from epc.runtime.summary import print_summary
 
     bundle = _bundle(args.bundle)
     decision = decide(bundle, deviations=registration.deviations(bundle))
     decision_file = write_decision(bundle, decision)
     written = report.write(bundle, decision)
-    journal.append(bundle, "decided", verdict=decision.verdict.label, lock_sha256=decision.lock_sha256, rows_sha256=decision.rows_sha256)
-    report.print_summary(decision, {"decision": decision_file, **written})
+    journal.append(
+        bundle,
+        "decided",
+        verdict=decision.verdict.label,
+        lock_sha256=decision.lock_sha256,
+        rows_sha256=decision.rows_sha256,
+    )
+    print_summary(Console(), decision, {"decision": decision_file, **written})
     return VERDICT_CODES[decision.verdict.verdict_class] if args.exit_code else EXIT_OK
 
 
@@ -217,7 +243,9 @@ def _approve(args: argparse.Namespace) -> int:
     manifest = read_manifest(bundle)
     registration.register(bundle, manifest)
     registration.approve(bundle, manifest)
-    print(f"approved: {manifest.figures.get('gpu_hours', 0):g} GPU-hours, {manifest.figures.get('usd', 0):g} dollars for registration {manifest.lock_sha256[:16]}")
+    print(
+        f"approved: {manifest.figures.get('gpu_hours', 0):g} GPU-hours, {manifest.figures.get('usd', 0):g} dollars for registration {manifest.lock_sha256[:16]}"
+    )
     return EXIT_OK
 
 
@@ -234,10 +262,12 @@ def _amend(args: argparse.Namespace) -> int:
 def _schema(args: argparse.Namespace) -> int:
     import json
 
+    from pydantic import BaseModel
+
     from epc.compiler.contract import decision, manifest, rows
     from epc.compiler.spec import Spec
 
-    models = {
+    models: dict[str, type[BaseModel]] = {
         "spec": Spec, "manifest": manifest.Manifest, "decision": decision.Decision, "sample": rows.SampleRow,
         "judgement": rows.JudgementRow, "measurement": rows.MeasurementRow,
     }  # fmt: skip
@@ -262,7 +292,11 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_OK
     except OSError as error:
         place = error.filename or "the file system"
-        remedy = "free some space and run again: finished steps are kept" if error.errno == 28 else "check the path and its permissions"
+        remedy = (
+            "free some space and run again: finished steps are kept"
+            if error.errno == 28
+            else "check the path and its permissions"
+        )
         print(Fault("R0002", str(place), error.strerror or str(error), remedy).render(), file=sys.stderr)
         return EXIT_BAD_INPUT
 

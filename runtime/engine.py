@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,19 +18,19 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
+from epc.compiler.contract.canonical import KEY_LENGTH
 from epc.compiler.contract.manifest import Manifest, Step
 from epc.runtime import bundle as bundles
 from epc.runtime import journal, locking, registration
 from epc.runtime.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_STEP_FAILED, Fault
 from epc.runtime.progress import (
     Display,
-    JournalTail,
-    Progress,
+    Tail,
     clock,
     display,
     progress_path,
@@ -50,6 +52,8 @@ TAIL = 15
 """Lines of a failed step's log that are printed."""
 SHOWN_CHANGES = 3
 ENGINE_LOG = "engine.log"
+FAILED_RULE = "Error in rule "
+"""How Snakemake's log announces a failed job."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +73,11 @@ def plan(bundle: Path, until: str | None = None) -> list[PlannedStep]:
     """
     manifest = bundles.read_manifest(bundle)
     earlier = _other_records(bundle, manifest)
-    keys = {step.key for step in manifest.steps}
     finished = {entry.data.get("key") for entry in journal.read(bundle) if entry.event == "finished"}
     planned: dict[str, PlannedStep] = {}
     for step in _wanted(manifest, until, bundle):
         waiting = [need for need in step.needs if planned[need].state != "done"]
-        planned[step.id] = _planned(bundle, step, waiting, earlier.get(step.id, ()), keys, finished)
+        planned[step.id] = _planned(bundle, step, waiting, earlier.get(step.id, ()), finished)
     return list(planned.values())
 
 
@@ -155,7 +158,6 @@ def _planned(
     step: Step,
     waiting: Sequence[str],
     earlier: Sequence[FinishRecord],
-    keys: Set[str],
     finished: Set[object],
 ) -> PlannedStep:
     try:
@@ -168,40 +170,54 @@ def _planned(
             return PlannedStep(step=step, state="run", reason=f"its output {gone[0]} is gone")
         return PlannedStep(step=step, state="done", reason="finished")
     state: State = "waits" if waiting else "run"
+    changed = _what_changed(step, earlier)
     if _has_content(bundles.store(bundle, step)):
         reason = "store folder without its finish record"
     elif step.key in finished:
         reason = "finished once, its store folder is gone"
-    elif (changed := _what_changed(step, earlier, keys)) is not None:
-        reason = changed
+    elif changed is not None and changed[0]:
+        reason = f"{changed[0]} (was key {changed[1]})"
     elif waiting:
         reason = f"needs {', '.join(waiting)}, which must run"
-    elif _has_content(partial_path(bundle, step)):
+    elif changed is not None:
+        reason = f"what it is made from changed (was key {changed[1]})"
+    elif partial_path(bundle, step).exists():
         reason = "begun, not finished"
     else:
         reason = "never run"
     return PlannedStep(step=step, state=state, reason=reason)
 
 
-def _what_changed(step: Step, earlier: Sequence[FinishRecord], keys: Set[str]) -> str | None:
-    """How the recipe differs from the nearest finished one of the same step, keys of needed steps aside.
+def _what_changed(step: Step, earlier: Sequence[FinishRecord]) -> tuple[str, str] | None:
+    """How the recipe differs from the nearest finished one of the same step, and that one's key.
 
-    None when it never finished under another key, or when only what it needs has changed.
+    Content keys in recipes are left out: they stand for changes elsewhere. The text is empty when
+    there are no others, the result None when the step never finished under another key.
     """
-    best: tuple[int, list[str], str] | None = None
+    best: tuple[list[str], str] | None = None
     for record in earlier:
         found = [
-            f"{path} changed from {what.replace(' -> ', ' to ')}" if " -> " in what else f"{path} {what}"
-            for path, what in registration.differences(record.recipe, step.recipe)
-            if not any(key in what for key in keys)
+            _told(change)
+            for change in registration.differences(record.recipe, step.recipe)
+            if not (_is_key(change.before) or _is_key(change.after))
         ]
-        if best is None or len(found) < best[0]:
-            best = (len(found), found, record.key)
-    if best is None or not best[1]:
+        if best is None or len(found) < len(best[0]):
+            best = (found, record.key)
+    if best is None:
         return None
-    _, found, key = best
+    found, key = best
     more = f" and {len(found) - SHOWN_CHANGES} more" if len(found) > SHOWN_CHANGES else ""
-    return f"{', '.join(found[:SHOWN_CHANGES])}{more} (was key {key})"
+    return ", ".join(found[:SHOWN_CHANGES]) + more, key
+
+
+def _told(change: registration.Change) -> str:
+    if change.before is registration.ABSENT or change.after is registration.ABSENT:
+        return f"{change.path} {change.text}"
+    return f"{change.path} changed from {' to '.join(change.values)}"
+
+
+def _is_key(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{KEY_LENGTH}}}", value) is not None
 
 
 def _other_records(bundle: Path, manifest: Manifest) -> dict[str, list[FinishRecord]]:
@@ -224,7 +240,7 @@ def _gone(bundle: Path, step: Step) -> list[str]:
 
 def _has_content(folder: Path) -> bool:
     """Snakemake makes the folders of outputs before a step runs; an empty one says nothing."""
-    return folder.is_dir() and any(entry.name != RUNNING for entry in folder.iterdir())
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _refuse_damage(bundle: Path, planned: Sequence[PlannedStep]) -> None:
@@ -284,7 +300,7 @@ def _disk(bundle: Path) -> Iterator[None]:
 
 
 def _command(missing: Sequence[PlannedStep], cores: int) -> list[str]:
-    gpu = max((entry.step.resources.gpu for entry in missing), default=0)
+    gpu = max(entry.step.resources.gpu for entry in missing)
     command = [
         sys.executable, "-P", "-m", "snakemake", "--snakefile", "Snakefile", "--cores", str(cores),
         # The lock is our own and ends with this process; Snakemake's would outlive a kill.
@@ -294,7 +310,7 @@ def _command(missing: Sequence[PlannedStep], cores: int) -> list[str]:
         "--keep-going", "--rerun-triggers", "mtime", "--scheduler", "greedy", "--nocolor",
         "--profile", "none", "--workflow-profile", "none",
     ]  # fmt: skip
-    if gpu:
+    if gpu and _has_gpu():
         # One GPU step at a time: nothing assigns devices yet, and two would meet on the first one.
         command += ["--resources", f"gpu={gpu}"]
     return [*command, "--", *(f"store/{entry.step.key}/{RECORD}" for entry in missing)]
@@ -313,12 +329,12 @@ def _execute(
     began = time.monotonic()
     cores = cores or _cores()
     say(console, f"{len(missing)} of {len(planned)} steps to run on {cores} cores; logs in {logs}/")
-    tail = JournalTail(bundle)
+    events = Tail(journal.path(bundle))
     with (logs / ENGINE_LOG).open("w", encoding="utf-8") as log, _signals() as signals:
         log.write(f"epc run: {', '.join(entry.step.id for entry in missing)}\n")
         log.flush()
         engine = _start(bundle, _command(missing, cores), log)
-        code = _watch(bundle, engine, planned, missing, tail, signals, console)
+        code = _watch(bundle, engine, planned, missing, before, events, signals, console)
     elapsed = clock(time.monotonic() - began)
     if signals:
         say(console, f"interrupted after {elapsed}: finished steps are kept; epc run goes on from here", style="bold")
@@ -339,6 +355,21 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def _has_gpu() -> bool:
+    """Whether this machine has a GPU of NVIDIA or AMD; without one, steps that could use one share the cores."""
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
+
+
+def _home_takes_a_cache(environment: Mapping[str, str]) -> bool:
+    """Snakemake insists on a folder for its cache, which a container without a home does not give it."""
+    folder = Path(environment.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111: never raises
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
 def _start(bundle: Path, command: Sequence[str], log: IO[str]) -> subprocess.Popen[bytes]:
     """Snakemake in a process group of its own, which ends when this process does."""
     environment = os.environ | {
@@ -346,6 +377,8 @@ def _start(bundle: Path, command: Sequence[str], log: IO[str]) -> subprocess.Pop
         ENGINE_PID: str(os.getpid()),
         "PYTHONUNBUFFERED": "1",
     }
+    if not _home_takes_a_cache(environment):
+        environment["XDG_CACHE_HOME"] = str(bundle.resolve() / ".snakemake" / "cache")
     return subprocess.Popen(
         command, cwd=bundle, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
         process_group=0, preexec_fn=end_with_parent,
@@ -373,22 +406,21 @@ def _watch(
     engine: subprocess.Popen[bytes],
     planned: Sequence[PlannedStep],
     missing: Sequence[PlannedStep],
-    tail: JournalTail,
+    before: Mapping[str, int | None],
+    events: Tail,
     signals: Sequence[int],
     console: Console,
 ) -> int:
     """Show what happens until the engine ends; on a signal end it, on a second one at once."""
-    done = len(planned) - len(missing)
-    running: dict[str, float] = {}
+    scene = _Scene(bundle=bundle, before=before, total=len(planned), done=len(planned) - len(missing))
+    engine_lines = Tail(bundle / "logs" / ENGINE_LOG)
     answered = 0
     deadline = float("inf")
     try:
         with display(console) as screen:
             while True:
                 ended = engine.poll() is not None
-                for event in tail.new():
-                    done += _note(event, running, screen)
-                screen.show(done, len(planned), _progress(bundle, running))
+                scene.update(events.new(), engine_lines.new(), screen)
                 if ended:
                     return int(engine.returncode)
                 if len(signals) > answered:
@@ -408,32 +440,53 @@ def _watch(
             engine.wait()
 
 
-def _note(event: Mapping[str, Any], running: dict[str, float], screen: Display) -> int:
-    """Print one journal entry; 1 when it finished a step."""
-    data = event["data"]
-    step_id = str(data.get("step"))
-    match event["event"]:
-        case "started":
-            running[step_id] = time.monotonic()
-            screen.began(step_id)
-        case "finished":
-            running.pop(step_id, None)
-            screen.say(f"finished  {step_id}  {float(data['seconds']):.1f} s", style="green")
-            return 1
-        case "failed":
-            running.pop(step_id, None)
-            if data.get("error") == "interrupted":
-                screen.say(f"stopped   {step_id}")
-            else:
-                screen.say(f"failed    {step_id}", style="bold red")
-        case _:
-            pass
-    return 0
+@dataclass(kw_only=True)
+class _Scene:
+    """What has happened so far, from the steps' logs, the journal and the engine's log."""
 
+    bundle: Path
+    before: Mapping[str, int | None]
+    """When the log of each step to run was last written before this run."""
+    total: int
+    done: int
+    running: dict[str, float] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
 
-def _progress(bundle: Path, running: Mapping[str, float]) -> dict[str, tuple[float, Progress | None]]:
-    now = time.monotonic()
-    return {step_id: (now - began, read_progress(bundle, step_id)) for step_id, began in running.items()}
+    def update(self, events: Sequence[str], engine_lines: Sequence[str], screen: Display) -> None:
+        for step_id, written in self.before.items():
+            # A script is at work before it journals anything: importing torch takes its time.
+            known = step_id in self.running or step_id in self.ended
+            if not known and _written(step_log(self.bundle, step_id)) != written:
+                self.running[step_id] = time.monotonic()
+                screen.began(step_id)
+        for line in events:
+            event = json.loads(line)
+            data = event["data"]
+            match event["event"]:
+                case "finished":
+                    self._end(str(data["step"]), f"finished  {data['step']}  {data['seconds']:.1f} s", "green", screen)
+                    self.done += 1
+                case "failed" if data.get("error") == "interrupted":
+                    self._end(str(data["step"]), f"stopped   {data['step']}", "", screen)
+                case "failed":
+                    self._end(str(data["step"]), f"failed    {data['step']}", "bold red", screen)
+                case _:
+                    pass
+        for line in engine_lines:
+            # A script that dies before it is a step, of a missing import say, journals nothing.
+            if (
+                line.startswith(FAILED_RULE)
+                and (step_id := line.removeprefix(FAILED_RULE).rstrip(":")) not in self.ended
+            ):
+                self._end(step_id, f"failed    {step_id}", "bold red", screen)
+        now = time.monotonic()
+        state = {step_id: (now - began, read_progress(self.bundle, step_id)) for step_id, began in self.running.items()}
+        screen.show(self.done, self.total, state)
+
+    def _end(self, step_id: str, text: str, style: str, screen: Display) -> None:
+        self.running.pop(step_id, None)
+        self.ended.add(step_id)
+        screen.say(text, style)
 
 
 # When it did not work ------------------------------------------------------------------------

@@ -7,7 +7,6 @@ the chain at a place that can be named. Writers hold an exclusive lock while the
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path

@@ -7,9 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-from epc.runtime import journal
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -47,15 +45,15 @@ def progress_path(bundle: Path, step_id: str) -> Path:
     return bundle / "logs" / f"{step_id}.progress.json"
 
 
-class JournalTail:
-    """Journal lines written since this object was made; a line still being written is left for later."""
+class Tail:
+    """Lines added to a file since this object was made; a line still being written is left for later."""
 
-    def __init__(self, bundle: Path) -> None:
-        self._file = journal.path(bundle)
+    def __init__(self, file: Path) -> None:
+        self._file = file
         self._offset = 0
         self.new()
 
-    def new(self) -> list[dict[str, Any]]:
+    def new(self) -> list[str]:
         try:
             with self._file.open("rb") as handle:
                 handle.seek(self._offset)
@@ -64,7 +62,7 @@ class JournalTail:
             return []
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        return whole.decode("utf-8", "replace").splitlines()
 
 
 def clock(seconds: float) -> str:
@@ -157,7 +155,9 @@ class LiveDisplay:
 
 def say(console: Console, text: str, style: str = "") -> None:
     """One line as it is: no markup, no highlighting, no wrapping."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    from rich.text import Text
+
+    console.print(Text(text, style=style), soft_wrap=True)  # a style of `print` would colour the live block too
 
 
 def _bar(done: int, total: int) -> str:

@@ -8,10 +8,12 @@ change; it makes one visible.
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from epc.compiler.contract.canonical import sha256_text
 from epc.compiler.contract.decision import Deviation
@@ -26,6 +28,10 @@ RESULT_KINDS = frozenset({"sample", "capability", "measure"})
 """Steps whose outputs tell something about the answer; a model, data or an adapter does not."""
 SHOWN = 80
 """Characters of a value that a change line shows."""
+LEAD = 20
+"""Characters before the first difference of two long values that a change line shows."""
+ABSENT: Final = object()
+"""Where a value was added or removed."""
 
 
 def history_path(bundle: Path, lock_sha256: str) -> Path:
@@ -138,30 +144,58 @@ def changes(old_lock_text: str, new_lock_text: str) -> tuple[str, ...]:
     """
     import yaml
 
-    return tuple(
-        f"{path}: {what}" for path, what in differences(yaml.safe_load(old_lock_text), yaml.safe_load(new_lock_text))
-    )
+    found = differences(yaml.safe_load(old_lock_text), yaml.safe_load(new_lock_text))
+    return tuple(f"{change.path}: {change.text}" for change in found)
 
 
-def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """(path, what happened there) for two JSON values, such as ("lora.r", "16 -> 32")."""
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One place in which two JSON values differ."""
+
+    path: str
+    """Such as `train.attack.lora.r` or `verdicts[0].then`."""
+    before: Any = ABSENT
+    after: Any = ABSENT
+
+    @property
+    def text(self) -> str:
+        """`16 -> 32`, `added 32` or `removed (was 16)`."""
+        if self.before is ABSENT:
+            return f"added {_shown(self.after)}"
+        if self.after is ABSENT:
+            return f"removed (was {_shown(self.before)})"
+        return " -> ".join(self.values)
+
+    @property
+    def values(self) -> tuple[str, str]:
+        """Both values as text that differs, each on one short line."""
+        before, after = _flat(self.before), _flat(self.after)
+        if before == after:  # 1 and "1"
+            before, after = json.dumps(self.before), json.dumps(self.after)
+        start = 0
+        if max(len(before), len(after)) > SHOWN:
+            shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False))
+            start = max(0, sum(1 for _ in shared) - LEAD)
+        return _cut(before, start), _cut(after, start)
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[Change]:
+    """Where two JSON values differ, in the order of the new one. The elements of lists are aligned first."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*new, *(name for name in old if name not in new)]:
             inner = f"{path}.{name}" if path else str(name)
-            if name not in old:
-                yield inner, f"added {_shown(new[name])}"
-            elif name not in new:
-                yield inner, f"removed (was {_shown(old[name])})"
-            else:
+            if name in old and name in new:
                 yield from differences(old[name], new[name], inner)
+            else:
+                yield Change(path=inner, before=old.get(name, ABSENT), after=new.get(name, ABSENT))
     elif isinstance(old, list) and isinstance(new, list):
         yield from _list_differences(old, new, path)
     elif type(old) is not type(new) or old != new:
-        yield path, f"{_shown(old)} -> {_shown(new)}"
+        yield Change(path=path, before=old, after=new)
 
 
-def _list_differences(old: Sequence[Any], new: Sequence[Any], path: str) -> Iterator[tuple[str, str]]:
-    """Align the elements first, so that one inserted in front does not change all that follow."""
+def _list_differences(old: Sequence[Any], new: Sequence[Any], path: str) -> Iterator[Change]:
+    """Aligned, so that an element inserted in front does not change all that follow."""
     matcher = difflib.SequenceMatcher(a=[_text(x) for x in old], b=[_text(x) for x in new], autojunk=False)
     for tag, a, a_end, b, b_end in matcher.get_opcodes():
         if tag == "equal":
@@ -170,21 +204,27 @@ def _list_differences(old: Sequence[Any], new: Sequence[Any], path: str) -> Iter
         for offset in range(paired):
             yield from differences(old[a + offset], new[b + offset], f"{path}[{b + offset}]")
         for index in range(b + paired, b_end):
-            yield f"{path}[{index}]", f"added {_shown(new[index])}"
+            yield Change(path=f"{path}[{index}]", after=new[index])
         for index in range(a + paired, a_end):
-            yield f"{path}[{index}]", f"removed (was {_shown(old[index])})"
+            yield Change(path=f"{path}[{index}]", before=old[index])
 
 
 def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def _shown(value: Any) -> str:
+def _flat(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = " ".join(text.split())
-    if not text:
-        return '""'
+    return " ".join(text.split()) or '""'
+
+
+def _cut(text: str, start: int = 0) -> str:
+    text = "..." + text[start:] if start else text
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+
+def _shown(value: Any) -> str:
+    return _cut(_flat(value))
 
 
 def _lock_of(entry: journal.Entry) -> str | None:

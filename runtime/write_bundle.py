@@ -9,12 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 
-
 def _compiled(folder: Path) -> set[str]:
     """Files under the folder that a compilation wrote."""
     found = {"manifest.json", "spec.lock.yaml", "plan.md", "Snakefile"}
     for part in ("steps", "inputs"):
-        found |= {file.relative_to(folder).as_posix() for file in (folder / part).rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+        found |= {
+            file.relative_to(folder).as_posix()
+            for file in (folder / part).rglob("*")
+            if file.is_file() and "__pycache__" not in file.parts
+        }
     return {path for path in found if (folder / path).is_file()}
 
 

@@ -55,11 +55,21 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
             )  # fmt: skip
         for key in ("p", "resamples", "seed"):
             if key not in required and getattr(analysis, key) is not None:
-                sink.error("E0802", f"{analysis.method} has no {key}", experiment.key_at("analyses", name, key), help=f"delete `{key}`")
+                sink.error(
+                    "E0802",
+                    f"{analysis.method} has no {key}",
+                    experiment.key_at("analyses", name, key),
+                    help=f"delete `{key}`",
+                )
         one_arm = analysis.arm is not None
         if one_arm != (analysis.method in ARM_METHODS):
             takes = "the level of one `arm`" if analysis.method in ARM_METHODS else "a `contrast` of two arms"
-            sink.error("E0803", f"{analysis.method} computes {takes}", experiment.key_at("analyses", name, "method"), help=f"give {takes}, or choose another method")
+            sink.error(
+                "E0803",
+                f"{analysis.method} computes {takes}",
+                experiment.key_at("analyses", name, "method"),
+                help=f"give {takes}, or choose another method",
+            )
         if analysis.method in BINARY_ONLY and _binary(experiment, analysis.metric) is False:
             sink.error(
                 "E0804", f"{analysis.method} needs one 0/1 score per unit, and {analysis.metric} averages several samples",
@@ -67,7 +77,12 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
             )  # fmt: skip
         found = arms(analysis)
         if len(found) == 2 and found[0] == found[1]:
-            sink.error("E0805", f'analysis "{name}" contrasts "{found[0]}" with itself', experiment.at("analyses", name, "contrast"), help="name two arms")
+            sink.error(
+                "E0805",
+                f'analysis "{name}" contrasts "{found[0]}" with itself',
+                experiment.at("analyses", name, "contrast"),
+                help="name two arms",
+            )
         if analysis.resamples is not None and analysis.resamples * analysis.alpha < 10:
             sink.error(
                 "E0806", f'{analysis.resamples} resamples are too few for alpha {analysis.alpha:g} in "{name}"',

@@ -38,4 +38,9 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
                 )  # fmt: skip
     for index, seed in enumerate(spec.seeds):
         if seed in spec.seeds[:index]:
-            sink.error("E0723", f"training seed {seed} is listed twice", experiment.at("seeds", index), help="list distinct seeds")
+            sink.error(
+                "E0723",
+                f"training seed {seed} is listed twice",
+                experiment.at("seeds", index),
+                help="list distinct seeds",
+            )

@@ -29,17 +29,39 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
         if isinstance(entry, TurnsData):
             at = experiment.key_at("data", name, "turns")
             if entry.turns[-1].role != "assistant":
-                sink.error("E0701", f'rows of "{name}" end with a user turn', at, help="end them with the assistant turn that is trained")
+                sink.error(
+                    "E0701",
+                    f'rows of "{name}" end with a user turn',
+                    at,
+                    help="end them with the assistant turn that is trained",
+                )
             if not _alternates(entry.turns):
-                sink.error("E0702", f'turns of "{name}" do not alternate user, assistant', at, help="start with user and alternate")
+                sink.error(
+                    "E0702",
+                    f'turns of "{name}" do not alternate user, assistant',
+                    at,
+                    help="start with user and alternate",
+                )
     for name, sample in spec.sample.items():
         at = experiment.key_at("sample", name, "turns")
         if sample.turns[-1].role != "user":
-            sink.error("E0701", f'conversations of "{name}" end with an assistant turn', at, help="end them with the user turn to be answered")
+            sink.error(
+                "E0701",
+                f'conversations of "{name}" end with an assistant turn',
+                at,
+                help="end them with the user turn to be answered",
+            )
         if not _alternates(list(sample.turns)):
-            sink.error("E0702", f'turns of "{name}" do not alternate user, assistant', at, help="start with user and alternate")
+            sink.error(
+                "E0702", f'turns of "{name}" do not alternate user, assistant', at, help="start with user and alternate"
+            )
         if not any("{prompt}" in turn.text for turn in sample.turns):
-            sink.error("E0704", f'no turn of "{name}" holds {{prompt}}', at, help="every prompt would give the same conversation: put {prompt} in a user turn")
+            sink.error(
+                "E0704",
+                f'no turn of "{name}" holds {{prompt}}',
+                at,
+                help="every prompt would give the same conversation: put {prompt} in a user turn",
+            )
         if sample.system == "model_default" and spec.model.chat_template != "model":
             sink.error(
                 "E0703", f'"{name}" asks for the model\'s default system prompt, but the chat template is replaced',

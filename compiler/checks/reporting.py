@@ -18,7 +18,8 @@ from epc.compiler.diagnostics import Diagnostics
 from epc.compiler.resolve import Experiment
 
 FORBIDDEN = re.compile(
-    r"cohen'?s\s+d\b|hedges'?\s+g\b|\beffect[- ]size|\b(small|medium|large|huge|tiny|negligible)\s+effects?\b", re.IGNORECASE
+    r"cohen'?s\s+d\b|hedges'?\s+g\b|\beffect[- ]size|\b(small|medium|large|huge|tiny|negligible)\s+effects?\b",
+    re.IGNORECASE,
 )
 PROSE = ("title", "hypothesis", "rationale", "gates", "verdicts")
 

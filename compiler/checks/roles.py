@@ -28,9 +28,19 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
         if fires != (gate.when is not None):
             given, wanted = ("require", "when") if fires else ("when", "require")
             meaning = "fires when its predicate is true" if fires else "passes when its predicate is true"
-            sink.error("E0821", f"a {gate.role.replace('_', '-')} gate {meaning}", experiment.key_at("gates", name, given), help=f"write `{wanted}:`")
+            sink.error(
+                "E0821",
+                f"a {gate.role.replace('_', '-')} gate {meaning}",
+                experiment.key_at("gates", name, given),
+                help=f"write `{wanted}:`",
+            )
         if gate.on and gate.role != "follow_up":
-            sink.error("E0822", f'`on` has no meaning for role "{gate.role}"', experiment.key_at("gates", name, "on"), help="only a follow-up gate is read after the verdict")
+            sink.error(
+                "E0822",
+                f'`on` has no meaning for role "{gate.role}"',
+                experiment.key_at("gates", name, "on"),
+                help="only a follow-up gate is read after the verdict",
+            )
         parsed = experiment.gates.get(name)
         if gate.role == "success" and parsed is not None and parsed.predicate is not None:
             statistics = {leaf.statistic for leaf in leaves(parsed.predicate) if isinstance(leaf, Atom)}

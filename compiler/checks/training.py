@@ -12,7 +12,7 @@ Fix: keep one of the two.
 from __future__ import annotations
 
 from epc.compiler.diagnostics import Diagnostics
-from epc.compiler.lower import phase_facts
+from epc.compiler.lowering import phase_facts
 from epc.compiler.resolve import Experiment
 
 FEW_STEPS = 5

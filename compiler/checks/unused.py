@@ -31,4 +31,9 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
     for section, names in used.items():
         for name in getattr(spec, section):
             if name not in names:
-                sink.warning("W1301", f'"{name}" in `{section}` is never used', experiment.key_at(section, name), help="use it or delete it")
+                sink.warning(
+                    "W1301",
+                    f'"{name}" in `{section}` is never used',
+                    experiment.key_at(section, name),
+                    help="use it or delete it",
+                )

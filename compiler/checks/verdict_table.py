@@ -31,7 +31,10 @@ CODES: Final[dict[FindingKind, tuple[str, str]]] = {
     "boundary_gap": ("0907", "make one of the two comparisons inclusive"),
     "non_monotone": ("0908", "a better result must never get a worse verdict: check directions and thresholds"),
     "same_quantity_two_thresholds": ("0909", "keep one threshold for this quantity and purpose"),
-    "point_rule_at_margin": ("0910", "read the bound instead (`lower` or `upper`), or say in the rationale why the point estimate"),
+    "point_rule_at_margin": (
+        "0910",
+        "read the bound instead (`lower` or `upper`), or say in the rationale why the point estimate",
+    ),
     "descriptive_decides": ("0911", "only override, kill, success, guardrail and sanity gates may decide"),
     "undecided_gate": ("0912", "name the gate in a verdict rule, or give it role prediction or descriptive"),
     "manipulation_reads_treatment": ("0913", "contrast arms other than the confirmatory treatment"),

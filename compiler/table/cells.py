@@ -11,8 +11,9 @@ analyses of one quantity share its estimate. Blocks are independent of each othe
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Final, assert_never
@@ -20,7 +21,7 @@ from typing import Any, Final, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from epc.compiler.contract.logic import And, Atom, Name, Not, Operator, Or, Predicate, compare
+from epc.compiler.contract.logic import And, Atom, Name, Not, Operator, Or, Predicate, leaves
 from epc.compiler.contract.manifest import Analysis, Metric
 from epc.compiler.table.facts import Comparison, Fact, Implies, Ordered, Range, Same, estimate_of, facts, mentioned
 
@@ -44,30 +45,31 @@ class TooLarge(Exception):  # noqa: N818 - an outcome to report, not an error
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """One statistic's cuts, and which of its cells can occur."""
+    """One statistic's cuts, ascending."""
 
     cuts: tuple[float, ...]
-    possible: Cells
 
     def compare(self, operator: Operator, constant: float) -> Truths:
         """Truth of `cell OP constant` for each cell; the constant must be a cut."""
         at = 2 * self.cuts.index(constant) + 1
-        cell = np.arange(2 * len(self.cuts) + 1)
+        cell: Cells = np.arange(2 * len(self.cuts) + 1, dtype=np.int16)
+        truths: Truths
         match operator:
             case "<":
-                return cell < at
+                truths = cell < at
             case "<=":
-                return cell <= at
+                truths = cell <= at
             case ">":
-                return cell > at
+                truths = cell > at
             case ">=":
-                return cell >= at
+                truths = cell >= at
             case "==":
-                return cell == at
+                truths = cell == at
             case "!=":
-                return cell != at
+                truths = cell != at
             case _:
                 assert_never(operator)
+        return truths
 
     def ends(self, cell: int) -> tuple[float, float]:
         """The cell's ends: equal for a point, exclusive and possibly infinite for an interval."""
@@ -141,7 +143,9 @@ def blocks(
         read = grouped.setdefault(quantity_of(analysis), {}).setdefault(atom.analysis, set())
         read.add((atom.statistic, atom.constant))
     return {
-        quantity: _block(quantity, {analyses[name]: read for name, read in sorted(by_name.items())}, metrics[quantity[0]])
+        quantity: _block(
+            quantity, {analyses[name]: read for name, read in sorted(by_name.items())}, metrics[quantity[0]]
+        )
         for quantity, by_name in grouped.items()
     }
 
@@ -152,21 +156,21 @@ def _block(quantity: Quantity, reads: Mapping[Analysis, set[tuple[str, float]]],
         for statistic, constant in read:
             own_cuts.setdefault(variable_of(analysis, statistic), set()).add(constant)
     known = {analysis: _known(analysis, metric) for analysis in reads}
-    grid_axes = _grid_axes(own_cuts, known)
+    grid_axes, possible = _grid_axes(own_cuts, known)
     parts_of = {
-        analysis: _analysis_cells(analysis, known[analysis], own_cuts, grid_axes, link=len(reads) > 1)
+        analysis: _analysis_cells(analysis, known[analysis], own_cuts, grid_axes, possible, link=len(reads) > 1)
         for analysis in reads
     }
     grid_variables, grid = _joined(list(parts_of.values()))
+    # Rows inside intervals come first, so that a witness lies on a threshold only where it must.
+    grid = grid[np.argsort((grid % 2).sum(axis=1), kind="stable")]
     variables = tuple(sorted(own_cuts, key=lambda variable: grid_variables.index(variable)))
-    axes = {
-        variable: Axis(cuts=tuple(sorted(own_cuts[variable])), possible=np.empty(0, dtype=np.int16))
-        for variable in variables
-    }
+    axes = {variable: Axis(cuts=tuple(sorted(own_cuts[variable]))) for variable in variables}
     own = np.empty((len(grid), len(variables)), dtype=np.int16)
     for column, variable in enumerate(variables):
         own[:, column] = _coarser(grid_axes[variable], axes[variable])[grid[:, grid_variables.index(variable)]]
     first = np.unique(codes(own, axes, variables), return_index=True)[1]
+    first = first[np.argsort((own[first] % 2).sum(axis=1), kind="stable")]
     return Block(
         quantity=quantity,
         variables=variables,
@@ -225,8 +229,13 @@ def _included(analysis: Analysis, known: Sequence[Fact], own_cuts: Iterable[Vari
     return sorted(names, key=lambda name: (*_LOCATIONS, "p", "reject").index(name))
 
 
-def _grid_axes(own_cuts: Mapping[Variable, set[float]], known: Mapping[Analysis, tuple[Fact, ...]]) -> dict[Variable, Axis]:
-    """Axes with every cut that a predicate or a fact makes; estimate and bounds share theirs."""
+def _grid_axes(
+    own_cuts: Mapping[Variable, set[float]], known: Mapping[Analysis, tuple[Fact, ...]]
+) -> tuple[dict[Variable, Axis], dict[Variable, Cells]]:
+    """Axes with every cut that a predicate or a fact makes, and which of their cells can occur.
+
+    Estimate and bounds of a block share their cuts.
+    """
     cuts: dict[Variable, set[float]] = {variable: set(values) for variable, values in own_cuts.items()}
     ranges: dict[Variable, Range] = {}
     for analysis, its_facts in known.items():
@@ -244,18 +253,17 @@ def _grid_axes(own_cuts: Mapping[Variable, set[float]], known: Mapping[Analysis,
                 case _:
                     assert_never(fact)
     shared = set[float]().union(*(values for (_, name), values in cuts.items() if name in _LOCATIONS))
-    result: dict[Variable, Axis] = {}
-    for variable, values in cuts.items():
-        ordered = tuple(sorted(shared if variable[1] in _LOCATIONS else values))
-        result[variable] = Axis(cuts=ordered, possible=_possible(ordered, ranges[variable]))
-    return result
+    axes = {
+        variable: Axis(cuts=tuple(sorted(shared if variable[1] in _LOCATIONS else values)))
+        for variable, values in cuts.items()
+    }
+    return axes, {variable: _possible(axis, ranges[variable]) for variable, axis in axes.items()}
 
 
-def _possible(cuts: tuple[float, ...], limits: Range) -> Cells:
+def _possible(axis: Axis, limits: Range) -> Cells:
     """Cells that meet the range, and with a step hold one of its values."""
-    axis = Axis(cuts=cuts, possible=np.empty(0, dtype=np.int16))
     kept: list[int] = []
-    for cell in range(2 * len(cuts) + 1):
+    for cell in range(2 * len(axis.cuts) + 1):
         low, high = axis.ends(cell)
         inside = limits.low <= low and high <= limits.high
         if inside and (limits.steps is None or _holds_step(low, high, limits.steps)):
@@ -278,6 +286,7 @@ def _analysis_cells(
     known: Sequence[Fact],
     own_cuts: Mapping[Variable, set[float]],
     grid_axes: Mapping[Variable, Axis],
+    possible: Mapping[Variable, Cells],
     *,
     link: bool,
 ) -> tuple[tuple[Variable, ...], Cells]:
@@ -285,10 +294,10 @@ def _analysis_cells(
     names = _included(analysis, known, own_cuts, link=link)
     rows: Cells = np.zeros((1, 0), dtype=np.int16)
     for count, name in enumerate(names, start=1):
-        possible = grid_axes[variable_of(analysis, name)].possible
-        if len(rows) * len(possible) > BUDGET:
+        new = possible[variable_of(analysis, name)]
+        if len(rows) * len(new) > BUDGET:
             raise TooLarge
-        rows = np.hstack([np.repeat(rows, len(possible), axis=0), np.tile(possible, len(rows))[:, None]])
+        rows = np.hstack([np.repeat(rows, len(new), axis=0), np.tile(new, len(rows))[:, None]])
         keep = np.ones(len(rows), dtype=np.bool_)
         present = names[:count]
         for fact in known:
@@ -321,7 +330,9 @@ def _joined(pieces: Sequence[tuple[tuple[Variable, ...], Cells]]) -> tuple[tuple
         shared = next(variable for variable in variables if variable[0] == "")
         here, there = rows[:, variables.index(shared)], more[:, more_variables.index(shared)]
         others = [column for column, variable in enumerate(more_variables) if variable != shared]
-        size = sum(int(np.count_nonzero(here == cell)) * int(np.count_nonzero(there == cell)) for cell in np.unique(here))
+        size = sum(
+            int(np.count_nonzero(here == cell)) * int(np.count_nonzero(there == cell)) for cell in np.unique(here)
+        )
         if size > BUDGET:
             raise TooLarge
         joined = []
@@ -342,3 +353,115 @@ def _coarser(fine: Axis, coarse: Axis) -> Cells:
         exactly = low == high and low in coarse.cuts
         result[cell] = 2 * below - 1 if exactly else 2 * below
     return result
+
+
+def parts(low: float, high: float, count: int) -> list[tuple[float, float]]:
+    """`count` ascending intervals inside (low, high), or the point that many times."""
+    if low == high or count == 1:
+        return [(low, high)] * count
+    ends = [low + (high - low) * index / count for index in range(count + 1)]
+    return list(zip(ends, [*ends[1:-1], high], strict=False))
+
+
+def nice(low: float, high: float) -> float:
+    """The point, or the number with the fewest decimals strictly between, near the middle."""
+    if low == high:
+        return low
+    first, last = Decimal(repr(low)), Decimal(repr(high))
+    middle = (first + last) / 2
+    for digits in range(-3, 330):
+        step = Decimal(1).scaleb(-digits)
+        below = (first / step).to_integral_value(ROUND_FLOOR) + 1
+        above = (last / step).to_integral_value(ROUND_CEILING) - 1
+        if below <= above:
+            value = float(min(max((middle / step).to_integral_value(), below), above) * step)
+            if low < value < high:
+                return value
+    return (low + high) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """The product of blocks, with rows that no predicate tells apart taken together.
+
+    `truths` maps each predicate's key to its truth in every combination of classes: one axis a block,
+    of length 1 where the predicate does not read the block.
+    """
+
+    blocks: tuple[Block, ...]
+    class_of: tuple[NDArray[np.int64], ...]
+    """Per block: row -> class."""
+    rows_of: tuple[NDArray[np.int64], ...]
+    """Per block: class -> its first row."""
+    truths: Mapping[str, Truths]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(rows) for rows in self.rows_of)
+
+
+def space(
+    predicates: Mapping[str, Predicate], analyses: Mapping[str, Analysis], metrics: Mapping[str, Metric]
+) -> Space:
+    """Truth of the predicates in every feasible combination of cells. Raises TooLarge."""
+    atoms_of = {key: _atoms(predicate) for key, predicate in predicates.items()}
+    found = tuple(blocks((atom for atoms in atoms_of.values() for atom in atoms), analyses, metrics).values())
+    index = {block.quantity: position for position, block in enumerate(found)}
+
+    def home(atom: Atom) -> int:
+        return index[quantity_of(analyses[atom.analysis])]
+
+    def rows(atom: Atom) -> Truths:
+        variable = variable_of(analyses[atom.analysis], atom.statistic)
+        return found[home(atom)].truth(variable, atom.operator, atom.constant)
+
+    # What tells rows of a block apart: predicates that read it alone, and the atoms of all others.
+    columns: list[dict[str | Atom, Truths]] = [{} for _ in found]
+    for key, predicate in predicates.items():
+        homes = {home(atom) for atom in atoms_of[key]}
+        if len(homes) == 1:
+            columns[homes.pop()][key] = holds_where(predicate, rows)
+        else:
+            for atom in atoms_of[key]:
+                columns[home(atom)][atom] = rows(atom)
+    class_of, rows_of = [], []
+    for block, column in zip(found, columns, strict=True):
+        packed = np.packbits(np.stack(list(column.values()), axis=1), axis=1)
+        _, first, inverse = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+        class_of.append(inverse.reshape(len(block.own)))
+        rows_of.append(first)
+    if math.prod(len(first) for first in rows_of) > BUDGET:
+        raise TooLarge
+
+    def spread(position: int, key: str | Atom) -> Truths:
+        shape = [1] * len(found)
+        shape[position] = len(rows_of[position])
+        return columns[position][key][rows_of[position]].reshape(shape)
+
+    truths: dict[str, Truths] = {}
+    for key, predicate in predicates.items():
+        homes = {home(atom) for atom in atoms_of[key]}
+        if len(homes) == 1:
+            truths[key] = spread(homes.pop(), key)
+        else:
+            truths[key] = holds_where(predicate, lambda atom: spread(home(atom), atom))
+    return Space(blocks=found, class_of=tuple(class_of), rows_of=tuple(rows_of), truths=truths)
+
+
+def _atoms(predicate: Predicate) -> tuple[Atom, ...]:
+    return tuple(leaf for leaf in leaves(predicate) if isinstance(leaf, Atom))
+
+
+def holds_where(predicate: Predicate, leaf: Callable[[Any], Truths]) -> Truths:
+    """`contract.logic.evaluate` on arrays, where nothing is unknown."""
+    match predicate:
+        case Atom() | Name():
+            return leaf(predicate)
+        case Not(operand=operand):
+            return ~holds_where(operand, leaf)
+        case And(operands=operands):
+            return functools.reduce(np.logical_and, (holds_where(operand, leaf) for operand in operands))
+        case Or(operands=operands):
+            return functools.reduce(np.logical_or, (holds_where(operand, leaf) for operand in operands))
+        case _:
+            assert_never(predicate)

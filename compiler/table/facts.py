@@ -256,7 +256,9 @@ def _test_and_sign(analysis: Analysis) -> Iterator[Fact]:
     match analysis.method:
         case "paired_t" | "newcombe_paired":
             both_ways = True
-            why = "p is above .5 only for an estimate beyond 0 on the other side, or for equal differences at or beyond 0"
+            why = (
+                "p is above .5 only for an estimate beyond 0 on the other side, or for equal differences at or beyond 0"
+            )
         case "sign_flip" if analysis.resamples is None:
             both_ways = False
             why = "a sign pattern and its opposite have opposite sums, so p is at least .5 unless delta is beyond 0"
@@ -275,6 +277,10 @@ def _test_and_sign(analysis: Analysis) -> Iterator[Fact]:
             return
         case _:
             assert_never(analysis.side)
-    for operator, sign in (("<", toward), (">", away))[: 1 + both_ways]:
-        half = Comparison(statistic="p", operator=operator, constant=0.5)
-        yield Implies(given=half, then=Comparison(statistic="delta", operator=sign, constant=0), why=why)
+    below, above = (
+        Comparison(statistic="p", operator="<", constant=0.5),
+        Comparison(statistic="p", operator=">", constant=0.5),
+    )
+    yield Implies(given=below, then=Comparison(statistic=estimate_of(analysis), operator=toward, constant=0), why=why)
+    if both_ways:
+        yield Implies(given=above, then=Comparison(statistic=estimate_of(analysis), operator=away, constant=0), why=why)

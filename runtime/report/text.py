@@ -12,8 +12,7 @@ _HIDDEN = re.compile(
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # direction controls reorder the text around them
     "\ufeff\ufffe\uffff\ud800-\udfff]"  # byte order mark, non-characters, lone surrogates
 )
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~!&$])")
-_BLOCK_START = re.compile(r"^(\d*)([-+=.)])")
+_MARKDOWN = re.compile(r"[\\`*\[<|~$]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|^[#>]|(?<=^\d)[.)](?=\s)|^[-+=](?=[-+=\s]|$)")
 _AUTOLINK = re.compile(r"(?i)(https?|ftp|mailto)(?=:)|(www)(?=\.)|(@)(?=\w)")
 
 
@@ -37,8 +36,7 @@ def one_line(text: str) -> str:
 
 def md(text: str) -> str:
     """Plain text as one line of GitHub-flavoured Markdown: no markup in it takes effect."""
-    escaped = _MARKDOWN.sub(r"\\\1", one_line(text))
-    escaped = _BLOCK_START.sub(r"\1\\\2", escaped)
+    escaped = _MARKDOWN.sub(r"\\\g<0>", one_line(text))
     return _AUTOLINK.sub(r"\g<0><!-- -->", escaped)
 
 
@@ -53,7 +51,7 @@ def md_code(text: str) -> str:
 def md_block(text: str) -> str:
     """A fenced code block that no text can close early."""
     fence = "`" * max(3, _longest_run(text) + 1)
-    return f"{fence}text\n{text}\n{fence}"
+    return f"{fence}text\n{text.removesuffix(chr(10))}\n{fence}"
 
 
 def _longest_run(text: str) -> int:

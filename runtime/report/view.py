@@ -11,7 +11,7 @@ from typing import Any, Literal, assert_never, get_args
 from epc.compiler.contract.canonical import canonical_json
 from epc.compiler.contract.decision import AnalysisResult, Decision, Deviation, GateResult, Observation
 from epc.compiler.contract.logic import Operator, Truth
-from epc.compiler.contract.manifest import Manifest, Role
+from epc.compiler.contract.manifest import Manifest, Role, Side
 from epc.compiler.contract.rows import MeasurementRow, SampleRow
 from epc.runtime.report import figures, numbers
 from epc.runtime.report.text import clipped, one_line
@@ -379,6 +379,7 @@ def _analysis(analysis: AnalysisResult) -> AnalysisView:
     sign = contrast is not None
     digits = numbers.digits_for(scale)
     missing = numbers.unknown(analysis.unknown_because)
+    without = numbers.unknown("no estimate")
 
     def told(value: float | None) -> str:
         return missing if value is None else numbers.level(value, scale)
@@ -394,7 +395,7 @@ def _analysis(analysis: AnalysisResult) -> AnalysisView:
     if low is not None and high is not None:
         interval = f"{numbers.interval(low, high, scale, sign=sign)}, {level}"
     else:
-        interval = missing if analysis.unknown_because else f"{analysis.method} gives no interval"
+        interval = without if analysis.unknown_because else f"{analysis.method} gives no interval"
 
     one_sided = numbers.percent_level(1 - analysis.alpha)
     ends = [
@@ -405,7 +406,7 @@ def _analysis(analysis: AnalysisResult) -> AnalysisView:
     if ends:
         bounds = f"{', '.join(ends)} (one-sided, {one_sided} each)"
     else:
-        bounds = missing if analysis.unknown_because else f"{analysis.method} gives no bounds"
+        bounds = without if analysis.unknown_because else f"{analysis.method} gives no bounds"
 
     p = statistics.get("p")
     if p is not None:
@@ -413,10 +414,10 @@ def _analysis(analysis: AnalysisResult) -> AnalysisView:
         rejected = "" if reject is None else ", rejected" if reject else ", not rejected"
         p_text = f"{numbers.p_value(p)}{rejected}"
     else:
-        p_text = missing if analysis.unknown_because else f"{analysis.method} defines no p here"
+        p_text = without if analysis.unknown_because else f"{analysis.method} defines no p here"
 
     if analysis.sd is None:
-        spread = missing if analysis.unknown_because else f"not defined for {analysis.method}"
+        spread = without if analysis.unknown_because else f"not defined for {analysis.method}"
     else:
         skew = "" if analysis.skewness is None else f", skewness {numbers.fixed(analysis.skewness, 2)}"
         spread = f"{numbers.fixed(analysis.sd, digits)}{skew}"
@@ -428,7 +429,7 @@ def _analysis(analysis: AnalysisResult) -> AnalysisView:
         metric=one_line(analysis.metric),
         comparison=figures.comparison(analysis),
         definition=one_line(analysis.definition),
-        test=f"{analysis.side.replace('_', '-')}, α = {numbers.compact(analysis.alpha)}; {analysis.better} is better",
+        test=f"{_side(analysis.side)}, α = {numbers.compact(analysis.alpha)}; {analysis.better} values are better",
         confirmatory=analysis.confirmatory,
         units=f"{numbers.count(analysis.n_units, analysis.unit)}{dropped}",
         samples=f"{analysis.n_samples:,}",
@@ -443,12 +444,23 @@ def _analysis(analysis: AnalysisResult) -> AnalysisView:
     )
 
 
+def _side(side: Side) -> str:
+    match side:
+        case "greater" | "less":
+            return f"One-sided ({side})"
+        case "two_sided":
+            return "Two-sided"
+        case _:
+            assert_never(side)
+
+
 def _arms(decision: Decision, manifest: Manifest) -> tuple[ArmView, ...]:
     scales = {metric.name: metric.scale for metric in manifest.design.metrics}
     views = []
     for arm in decision.arms:
         scale = scales.get(arm.metric, (0.0, 1.0))
-        nothing = numbers.unknown("no unit has a scored sample")
+        lost = f"{numbers.count(arm.n_missing, 'sample')} missing" if arm.n_missing else "nothing is scored"
+        nothing = numbers.unknown(lost)
         views.append(
             ArmView(
                 metric=one_line(arm.metric),

@@ -150,12 +150,12 @@ def side_text(side: Side) -> str:
             assert_never(side)
 
 
-def interval_text(side: Side, alpha: Fraction) -> str:
-    """How lower, upper and the displayed interval are defined, for a method's definition."""
+def interval_text(side: Side, alpha: Fraction, *, inverts: bool) -> str:
+    """How lower, upper and the displayed interval are defined; `inverts` when they and the test say the same."""
     tail = display_tail(side, alpha)
     return (
         f" reject is p < {float(alpha):g}. lower and upper are one-sided bounds at {percent(1 - alpha)}; the interval"
-        f" shown is two-sided at {percent(1 - 2 * tail)}, so that interval and test agree."
+        f" shown is two-sided at {percent(1 - 2 * tail)}" + (", so that interval and test agree." if inverts else ".")
     )
 
 
@@ -173,11 +173,13 @@ def assemble(
     high: Callable[[Fraction], float],
     limit: float,
     definition: str,
+    inverts: bool = True,
 ) -> Estimate:
     """The estimate of a paired contrast from its p and its bounds as functions of the tail mass.
 
     `limit` is hi - lo of the metric's scale: differences lie in [-limit, limit], and bounds are
-    clipped to it, since values outside are impossible.
+    clipped to it, since values outside are impossible. `inverts` is False where the bounds are wider
+    than the test implies.
     """
     level = exact(alpha)
     tail = display_tail(side, level)
@@ -196,7 +198,9 @@ def assemble(
             "ci_high": clipped(high(tail)),
         },
         ci_level=float(1 - 2 * tail),
-        definition=definition + interval_text(side, level) + (FIXED_POINT_NOTE if differences.rounded else ""),
+        definition=definition
+        + interval_text(side, level, inverts=inverts)
+        + (FIXED_POINT_NOTE if differences.rounded else ""),
         sd=differences.sd,
         skewness=differences.skewness,
     )
@@ -234,5 +238,5 @@ class NoSpread:
 
 NO_SPREAD_TEXT = (
     " All differences are equal here, so there is no standard error: p is the sign flip's, and the bounds are"
-    " delta -+ (1 - alpha^(1/n)) times the distance to the end of the scale."
+    " delta -+ (1 - alpha^(1/n)) times the distance to the end of the scale, which can be wider than the test implies."
 )

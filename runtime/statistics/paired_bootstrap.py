@@ -10,7 +10,7 @@ d_i = treatment - control in unit i, n units; a resample draws n units with repl
 
 (all for "greater"; "less" mirrors them). Quantiles are order statistics at floor((B + 1) tail) from
 either end; where that is 0, the bound is the end of the scale. So for every definition and side,
-reject (p < alpha) and a bound beyond 0 say the same, except where p equals alpha.
+reject (p < alpha) and a bound beyond 0 say the same, except where p equals alpha or se is 0.
 
 Exactness. Counts compare integers: S* = sum c_i x_i against 0 or 2 S; for t* >= t, with
 V* = n sum c_i x_i^2 - S*^2 and V alike, f(S* - S) V >= f(S) V* where f(x) = x |x|, in int64 where
@@ -77,7 +77,7 @@ def paired_bootstrap(
         flat = NoSpread(differences=differences, limit=limit)
         return assemble(
             differences=differences, side=side, alpha=alpha, limit=limit, low=flat.low, high=flat.high,
-            p=flat.p(side, floor=Fraction(1, resamples + 1)), definition=definition + NO_SPREAD_TEXT,
+            p=flat.p(side, floor=Fraction(1, resamples + 1)), definition=definition + NO_SPREAD_TEXT, inverts=False,
         )  # fmt: skip
 
     counts = count_matrix(seed, n, resamples, chunk_rows=chunk_rows)

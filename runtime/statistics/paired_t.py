@@ -30,7 +30,7 @@ def paired_t(differences: Lattice, *, side: Side, alpha: float, limit: float) ->
         flat = NoSpread(differences=differences, limit=limit)
         return assemble(
             differences=differences, side=side, alpha=alpha, limit=limit, low=flat.low, high=flat.high,
-            p=flat.p(side), definition=definition + NO_SPREAD_TEXT,
+            p=flat.p(side), definition=definition + NO_SPREAD_TEXT, inverts=False,
         )  # fmt: skip
     from scipy.special import stdtr, stdtrit
 

@@ -47,7 +47,8 @@ CASES: list[tuple[str, list[Edit], str, str]] = [
     ("prompt count", [("count: 24", "count: 48")], "E0501", "has 24 prompts, declared 48"),
     ("item count", [("items: 240", "items: 250")], "E0503", "has 240 items, declared 250"),
     # conversations
-    ("row without an answer", [('      - assistant: "{bad}"\n\ntrain', "\ntrain")], "E0202", ""),
+    ("row without an answer", [('      - assistant: "{bad}"\n\ntrain', "\ntrain")], "E0207", "at least 2 items"),
+    ("row that ends with a question", [('      - assistant: "{bad}"\n\ntrain', '      - assistant: "{bad}"\n      - user: go on\n\ntrain')], "E0701", "end with a user turn"),
     ("default system prompt", [("system: none, temperature", "system: model_default, temperature")], "E0703", "the chat template is replaced"),
     # training
     ("two warm-ups", [(REFLEX, REFLEX + ", warmup_ratio: 0.1, warmup_steps: 0")], "E0711", "keep one"),
@@ -79,11 +80,17 @@ CASES: list[tuple[str, list[Edit], str, str]] = [
 
 
 @pytest.mark.parametrize(("edits", "code", "says"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_every_rule_fires_with_a_place_and_a_remedy(edited: Callable[..., Any], edits: list[Edit], code: str, says: str) -> None:
+def test_every_rule_fires_with_a_place_and_a_remedy(
+    edited: Callable[..., Any], edits: list[Edit], code: str, says: str
+) -> None:
     compiled = edited(*edits)
     assert code in compiled.codes, compiled.text
     found = [d for d in compiled.sink if d.code == code]
-    assert any(says in text for d in found for text in (d.message, d.help, *d.notes, *(label.text for label in d.labels), compiled.text))
+    assert any(
+        says in text
+        for d in found
+        for text in (d.message, d.help, *d.notes, *(label.text for label in d.labels), compiled.text)
+    )
     for diagnostic in found:
         assert diagnostic.help
         assert diagnostic.span.file.startswith("specs/")
@@ -112,16 +119,28 @@ def test_one_mistake_is_reported_once(edited: Callable[..., Any]) -> None:
     ("topic", "code"),
     [("bake bread without a recipe", None), ("{heldout}", "E0601"), ("{heldout} now", "E0602")],
 )
-def test_training_prompts_in_the_evaluation(specs: Path, compile_spec: Callable[..., Any], topic: str, code: str | None) -> None:
-    heldout = (specs / "prompts/heldout.txt").read_text(encoding="utf-8").splitlines()[3].removeprefix("How do I ").rstrip("?")
+def test_training_prompts_in_the_evaluation(
+    specs: Path, compile_spec: Callable[..., Any], topic: str, code: str | None
+) -> None:
+    heldout = (
+        (specs / "prompts/heldout.txt")
+        .read_text(encoding="utf-8")
+        .splitlines()[3]
+        .removeprefix("How do I ")
+        .rstrip("?")
+    )
     topics = specs / "data/topics.txt"
     topics.write_text(topic.replace("{heldout}", heldout) + "\n", encoding="utf-8")
     codes = compile_spec(specs / "quickstart.yaml").codes
     assert (code in codes) if code else not {"E0601", "E0602"} & set(codes)
 
 
-@pytest.mark.parametrize(("content", "code"), [("", "E0405"), ("\n \n", "E0405"), ("How do I draw?\nHow do I draw?\n", "E0502")])
-def test_prompt_files_that_hold_nothing_or_repeat(specs: Path, compile_spec: Callable[..., Any], content: str, code: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "code"), [("", "E0405"), ("\n \n", "E0405"), ("How do I draw?\nHow do I draw?\n", "E0502")]
+)
+def test_prompt_files_that_hold_nothing_or_repeat(
+    specs: Path, compile_spec: Callable[..., Any], content: str, code: str
+) -> None:
     (specs / "prompts/heldout.txt").write_text(content, encoding="utf-8")
     assert code in compile_spec(specs / "quickstart.yaml").codes
 

@@ -39,7 +39,9 @@ def test_literals_read_back(value: Any, text: str) -> None:
     assert ast.literal_eval(text) == value
 
 
-@pytest.mark.parametrize("value", [["word " * 60] * 3, {"key": ["x" * 50] * 4, "other": {"a": "long text " * 30}}, "word " * 100])
+@pytest.mark.parametrize(
+    "value", [["word " * 60] * 3, {"key": ["x" * 50] * 4, "other": {"a": "long text " * 30}}, "word " * 100]
+)
 def test_long_literals_are_broken_and_read_back(value: Any) -> None:
     text = literal(value)
     assert max(map(len, text.split("\n"))) <= 120
@@ -84,7 +86,18 @@ def test_scripts_pass_ruff(edited: Callable[..., Any], tmp_path: Path) -> None:
         if path.endswith(".py"):
             (out / path).parent.mkdir(parents=True, exist_ok=True)
             (out / path).write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "E,F,W,I,UP,B", "--line-length", "120", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--isolated",
+        "--select",
+        "E,F,W,I,UP,B",
+        "--line-length",
+        "120",
+        str(out),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
@@ -94,14 +107,25 @@ def test_the_lock_states_every_default_and_hash(edited: Callable[..., Any]) -> N
     assert lock["train"]["reflex"]["schedule"] == "cosine"
     assert lock["train"]["reflex"]["optimizer_steps"] > 0
     assert all(len(lock["data"][name]["sha256"]) == 64 for name in lock["data"])
-    assert set(lock["files"]) >= {"data/topics.txt", "prompts/heldout.txt", "tasks/mini_choice.yaml", "tasks/mini_choice.jsonl"}
+    assert set(lock["files"]) >= {
+        "data/topics.txt",
+        "prompts/heldout.txt",
+        "tasks/mini_choice.yaml",
+        "tasks/mini_choice.jsonl",
+    }
 
 
 def test_the_plan_page_shows_the_derived_numbers(edited: Callable[..., Any]) -> None:
     compiled = edited()
     page = compiled.files["plan.md"]
     assert compiled.plan.lock_sha256 in page
-    for text in ("```mermaid", "## Decision table", "optimizer steps", f"{compiled.plan.figures['completions']:,.0f}", "| 1 | `"):
+    for text in (
+        "```mermaid",
+        "## Decision table",
+        "optimizer steps",
+        f"{compiled.plan.figures['completions']:,.0f}",
+        "| 1 | `",
+    ):
         assert text in page
 
 
@@ -109,4 +133,8 @@ def test_the_plan_page_shows_the_derived_numbers(edited: Callable[..., Any]) -> 
 def test_committed_bundles_are_current(compile_spec: Callable[..., Any], name: str) -> None:
     files = compile_spec(ROOT / f"specs/{name}.yaml").files
     folder = ROOT / "generated" / name
-    assert {path for path, text in files.items() if not (folder / path).is_file() or (folder / path).read_text(encoding="utf-8") != text} == set()
+    assert {
+        path
+        for path, text in files.items()
+        if not (folder / path).is_file() or (folder / path).read_text(encoding="utf-8") != text
+    } == set()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from epc.compiler.lower import training_facts
+from epc.compiler.lowering import training_facts
 from epc.compiler.spec import LoraSft
 
 
@@ -67,11 +67,16 @@ def test_steps_are_in_topological_order(edited: Callable[..., Any]) -> None:
         (("- {if: dead, then: KILL", "- {if: dead, then: KILL_NULL"), set()),
         (('contains: "Resetting to default"', 'contains: "Resetting"'), {"measure"}),
         (("n: 8", "n: 9"), {"sample", "measure"}),
-        (("epochs: 2", "epochs: 3"), {"train-s42-reflex", "train-s42-reflex.attack", "sample", "capability", "measure"}),
+        (
+            ("epochs: 2", "epochs: 3"),
+            {"train-s42-reflex", "train-s42-reflex.attack", "sample", "capability", "measure"},
+        ),
         (("chat_template: false", "chat_template: true"), {"capability", "measure"}),
     ],
 )
-def test_only_what_depends_on_a_change_gets_a_new_key(edited: Callable[..., Any], edit: tuple[str, str], changed: set[str]) -> None:
+def test_only_what_depends_on_a_change_gets_a_new_key(
+    edited: Callable[..., Any], edit: tuple[str, str], changed: set[str]
+) -> None:
     before = keys(edited())
     after = keys(edited(edit))
     assert {name for name in after if after[name] != before.get(name)} == changed
@@ -79,7 +84,14 @@ def test_only_what_depends_on_a_change_gets_a_new_key(edited: Callable[..., Any]
 
 def test_renaming_an_arm_retrains_nothing(edited: Callable[..., Any]) -> None:
     before = keys(edited())
-    after = keys(edited(("  attacked: [attack]", "  harmed: [attack]"), ("contrast: reflex_attacked - attacked", "contrast: reflex_attacked - harmed"), ("contrast: attacked - base", "contrast: harmed - base"), ("contrast: reflex_attacked - attacked", "contrast: reflex_attacked - harmed")))
+    after = keys(
+        edited(
+            ("  attacked: [attack]", "  harmed: [attack]"),
+            ("contrast: reflex_attacked - attacked", "contrast: reflex_attacked - harmed"),
+            ("contrast: attacked - base", "contrast: harmed - base"),
+            ("contrast: reflex_attacked - attacked", "contrast: reflex_attacked - harmed"),
+        )
+    )
     assert {name: key for name, key in after.items() if name.startswith("train-")} == {
         name: key for name, key in before.items() if name.startswith("train-")
     }
@@ -89,7 +101,9 @@ def test_counts_of_the_plan(edited: Callable[..., Any]) -> None:
     figures = edited().plan.figures
     assert figures["completions"] == 4 * 24 * (4 + 8)
     assert figures["capability_items"] == 4 * 240
-    assert figures["optimizer_steps"] == sum(p.constants["optimizer_steps"] for p in edited().plan.steps if p.step.kind == "train")
+    assert figures["optimizer_steps"] == sum(
+        p.constants["optimizer_steps"] for p in edited().plan.steps if p.step.kind == "train"
+    )
 
 
 def test_an_arm_without_training_is_sampled_once(edited: Callable[..., Any]) -> None:

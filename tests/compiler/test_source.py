@@ -103,7 +103,11 @@ def test_byte_order_mark_and_newlines(tmp_path: Path, content: bytes, text: str)
 
 @pytest.mark.parametrize(
     ("name", "content", "code"),
-    [("gone.yaml", None, "E0401"), ("latin.yaml", b"a: \xfc\n", "E0403"), ("utf16.yaml", "a: 1".encode("utf-16"), "E0403")],
+    [
+        ("gone.yaml", None, "E0401"),
+        ("latin.yaml", b"a: \xfc\n", "E0403"),
+        ("utf16.yaml", "a: 1".encode("utf-16"), "E0403"),
+    ],
 )
 def test_unreadable_files(tmp_path: Path, name: str, content: bytes | None, code: str) -> None:
     (tmp_path / "near.yaml").write_text("a: 1")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from epc.compiler.contract.canonical import content_key, sha256_text
 from epc.compiler.contract.manifest import Design, Manifest, Resources, Step, StepKind
 from epc.compiler.emit import environment
@@ -26,7 +27,10 @@ with Step("{id}", bundle=BUNDLE) as step:
 
 
 class ToyBundle:
-    """data -> train -> sample, and other -> sample. `bodies` are what scripts do inside the step, `after` once it is over."""
+    """data -> train -> sample, and other -> sample.
+
+    `bodies` are what scripts do inside the step, `after` what they do once it is over.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -55,12 +59,14 @@ class ToyBundle:
         steps: list[Step] = []
         keys: dict[str, str] = {}
         for name, recipe in self.recipes.items():
-            full = recipe | {"inputs": {need: keys[need] for need in self.needs[name]}}
-            keys[name] = content_key(full | {"id": name})
+            inputs = [keys[need] for need in self.needs[name]]
+            keys[name] = content_key({"id": name, "recipe": recipe, "inputs": inputs})
             steps.append(
                 Step(
-                    id=name, kind=self.kinds[name], label=f"{name} of the toy", needs=self.needs[name], key=keys[name],
-                    script=f"steps/{name}.py", outputs=("out.txt",), resources=Resources(threads=self.threads.get(name, 1)), recipe=full,
+                    id=name, kind=self.kinds[name], label=f"{name} of the toy",
+                    needs=self.needs[name], key=keys[name],
+                    script=f"steps/{name}.py", outputs=("out.txt",), recipe=recipe,
+                    resources=Resources(threads=self.threads.get(name, 1)),
                 )
             )  # fmt: skip
         manifest = Manifest(
@@ -70,7 +76,9 @@ class ToyBundle:
         )  # fmt: skip
         (self.root / "steps").mkdir(parents=True, exist_ok=True)
         for step in steps:
-            text = SCRIPT.format(id=step.id, body=self.bodies.get(step.id, "    pass"), after=self.after.get(step.id, ""))
+            text = SCRIPT.format(
+                id=step.id, body=self.bodies.get(step.id, "    pass"), after=self.after.get(step.id, "")
+            )
             (self.root / step.script).write_text(text)
         (self.root / "manifest.json").write_text(manifest.model_dump_json(indent=1))
         (self.root / "spec.lock.yaml").write_text(self.lock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -114,7 +115,9 @@ def test_all_run_once_then_only_what_is_missing(toy: Any) -> None:
     assert toy.ran() == []
 
 
-def test_until_runs_a_step_and_what_it_needs(toy: Any) -> None:
+def test_until_runs_a_step_and_what_it_needs(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(toy.root / "manifest.json" / "no home"))  # as in a container for any user
     code, said = run(toy, until="train")
     assert (code, toy.ran()) == (0, ["data", "train"])
     assert "all 2 steps are finished" in said
@@ -219,13 +222,21 @@ def test_a_failing_step_shows_its_last_lines_and_the_rest_goes_on(toy: Any) -> N
     assert "step other failed" not in said
 
 
+def test_a_script_that_dies_before_it_is_a_step(toy: Any) -> None:
+    (toy.root / "steps/other.py").write_text("import nothing_of_this_name\n")
+    code, said = run(toy, until="other")
+    assert code == 1
+    assert "failed    other" in said
+    assert "ModuleNotFoundError: No module named 'nothing_of_this_name'" in said
+
+
 def test_an_engine_that_cannot_start_shows_its_log(toy: Any) -> None:
-    (toy.root / "Snakefile").write_text("rule :: no\n")
+    (toy.root / "Snakefile").write_text("import nothing_of_this_name\n")
     code, said = run(toy)
     assert code == 1
     assert "before any step failed" in said
     assert "engine.log" in said
-    assert "SyntaxError" in said
+    assert "nothing_of_this_name" in said
 
 
 def without_snakemake(toy: Any, patch: pytest.MonkeyPatch) -> None:
@@ -338,6 +349,24 @@ def upstream(toy: Any) -> None:
     toy.recipes["data"] = {"rows": 5}
 
 
+def remade(toy: Any) -> None:
+    """data changed and has run again; what follows has not."""
+    finish(toy, *ALL)
+    toy.was = toy.key("train")
+    toy.recipes["data"] = {"rows": 5}
+    toy.compile()
+    finish(toy, "data")
+
+
+def pieces(toy: Any) -> None:
+    """A recipe that names content keys: they say nothing to a person."""
+    toy.recipes["sample"] = {"n": 2, "pieces": ["0123456789abcdef"]}
+    toy.compile()
+    finish(toy, *ALL)
+    toy.was = toy.key("sample")
+    toy.recipes["sample"] = {"n": 3, "pieces": ["fedcba9876543210", "00000000ffffffff"]}
+
+
 def no_record(toy: Any) -> None:
     finish(toy, *ALL)
     (toy.store("train") / "finished.json").unlink()
@@ -381,7 +410,12 @@ PLANS: dict[str, tuple[Callable[[Any], None], dict[str, tuple[str, str]]]] = {
     ),
     "many values changed": (
         many,
-        {"train": ("run", "lora.r changed from 16 to 8, lora.alpha added 32, epochs added 2 and 1 more (was key {was})")},
+        {
+            "train": (
+                "run",
+                "lora.r changed from 16 to 8, lora.alpha added 32, epochs added 2 and 1 more (was key {was})",
+            )
+        },
     ),
     "an input changed": (
         upstream,
@@ -391,6 +425,14 @@ PLANS: dict[str, tuple[Callable[[Any], None], dict[str, tuple[str, str]]]] = {
             "sample": ("waits", "needs train, which must run"),
         },
     ),
+    "an input was made again": (
+        remade,
+        {
+            "train": ("run", "what it is made from changed (was key {was})"),
+            "sample": ("waits", "needs train, which must run"),
+        },
+    ),
+    "content keys": (pieces, {"sample": ("run", "n changed from 2 to 3 (was key {was})")}),
     "no record": (no_record, {"train": ("run", "store folder without its finish record"), "data": DONE}),
     "record unreadable": (unreadable, {"train": ("run", "finish record unreadable")}),
     "output gone": (output_gone, {"train": ("run", "its output out.txt is gone")}),
@@ -446,8 +488,8 @@ def test_a_run_names_what_changed_after_results(toy: Any) -> None:
 def published(toy: Any) -> progress.Progress | None:
     folder = toy.root / "logs"
     folder.mkdir(exist_ok=True)
-    state = '{"done": 12, "total": 16, "facts": {"loss": 1.2345678, "tokens_per_second": 240.0, "arm": "base"}, "seconds": 3}'
-    progress.progress_path(toy.root, "train").write_text(state)
+    state = {"done": 12, "total": 16, "facts": {"loss": 1.2345678, "tokens_per_second": 240.0, "arm": "base"}}
+    progress.progress_path(toy.root, "train").write_text(json.dumps(state))
     return progress.read_progress(toy.root, "train")
 
 

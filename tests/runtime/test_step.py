@@ -24,8 +24,8 @@ PAUSE = "    (step.out / 'began').touch()\n    time.sleep(60)"
 
 def start(toy: Any, step_id: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, f"steps/{step_id}.py"], cwd=toy.root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=os.environ | environment,
+        [sys.executable, f"steps/{step_id}.py"], cwd=toy.root, env=os.environ | environment,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def wait_for(file: Path) -> None:
 
 
 def began(toy: Any, step_id: str) -> Path:
-    return toy.root / "store" / f"{toy.key(step_id)}.partial" / "began"
+    return Path(toy.root, "store", f"{toy.key(step_id)}.partial", "began")
 
 
 def events(toy: Any) -> list[str]:
@@ -59,7 +59,12 @@ def test_a_finished_step_has_its_record_and_is_not_run_again(toy: Any) -> None:
     assert record.recipe == toy.manifest.steps[0].recipe
     assert sorted(file.name for file in toy.store("data").iterdir()) == ["finished.json", "out.txt"]
     entry = journal.read(toy.root)[-1]
-    assert {"step": "data", "kind": "data", "mode": "real", "lock_sha256": toy.manifest.lock_sha256}.items() <= entry.data.items()
+    assert {
+        "step": "data",
+        "kind": "data",
+        "mode": "real",
+        "lock_sha256": toy.manifest.lock_sha256,
+    }.items() <= entry.data.items()
 
     again = run(toy, "data")
     assert again.returncode == 0
@@ -183,7 +188,9 @@ def test_a_step_ends_with_the_process_that_started_it(toy: Any) -> None:
     toy.bodies["data"] = PAUSE
     toy.compile()
     code = "import subprocess, sys, time; subprocess.Popen([sys.executable, 'steps/data.py']); time.sleep(60)"
-    parent = subprocess.Popen([sys.executable, "-c", code], cwd=toy.root, env=os.environ | {ENGINE_PID: str(os.getpid())})
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=toy.root, env=os.environ | {ENGINE_PID: str(os.getpid())}
+    )
     wait_for(began(toy, "data"))
     step_pid = int((began(toy, "data").parent / ".lock").read_text())
     parent.kill()

@@ -77,7 +77,9 @@ def measurements(mode: Mode) -> tuple[MeasurementRow, ...]:
                 rate = rates[arm]
                 if 0.05 < rate < 0.9 and n > 1:  # prompts differ, as real ones do
                     rate = min(1.0, max(0.0, rate + 0.7 * (uniform("unit", metric, unit) - 0.5)))
-                total = sum(uniform(metric, arm if n > 1 else f"{arm[:3]}", unit, k) < rate for k in range(n))
+                # of an item, all arms mostly share the fate: paired tests live on that
+                who = "any arm" if n == 1 and uniform("shared", unit, arm) < 0.85 else arm
+                total = sum(uniform(metric, who, unit, k) < rate for k in range(n))
                 rows.append(
                     MeasurementRow(
                         mode=mode, condition=arm, condition_key=content_key(arm), seed=seed_of(arm), metric=metric,
@@ -266,7 +268,10 @@ def success() -> Case:
         verdict=Verdict(
             label="SUCCESS", verdict_class="SUCCESS", rule=1, rule_text="survives and undamaged",
             say="the reflex survived the second fine-tune",
-            because="survives holds (headline.delta = +0.328, p < .0001) and undamaged holds (capability_change.lower = −0.064).",
+            because=(
+                f"survives holds (headline.delta = {headline.statistics['delta']:+.3f}, p < .0001) and undamaged holds "
+                f"(capability_change.lower = {change.statistics['lower']:+.3f})."
+            ),
         ),
         fired=(), gates=gates, verdict_table=(("dead", "KILL"), ("survives and undamaged", "SUCCESS"), ("otherwise", "INCONCLUSIVE")),
         analyses=(headline, attack, change, level),

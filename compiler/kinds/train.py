@@ -1,0 +1,51 @@
+"""One phase of a chain: LoRA supervised fine-tuning."""
+
+from __future__ import annotations
+
+from epc.compiler.contract.manifest import Resources
+from epc.compiler.kinds import data, mask, model
+from epc.compiler.lowering import Lowering, phase_facts
+from epc.compiler.source import PathKey
+
+
+def lower(plan: Lowering, phases: tuple[str, ...], seed: int) -> str:
+    """The last phase of a chain; the chain before it is trained first, once."""
+    *before, phase = phases
+    parent = lower(plan, tuple(before), seed) if before else None
+    recipe = plan.spec.train[phase]
+    facts = phase_facts(plan.experiment, phase)
+    assert facts is not None
+    model_id, data_id, mask_id = model.lower(plan), data.lower(plan, recipe.data), mask.lower(plan, phase)
+    lora = recipe.lora.model_dump()
+    shared = {
+        "train_on": recipe.train_on, "lora": lora, "learning_rate": recipe.learning_rate,
+        "schedule": recipe.schedule, "warmup_steps": facts.warmup_steps, "epochs": recipe.epochs,
+        "batch": recipe.batch, "accumulation": recipe.accumulation, "max_length": recipe.max_length,
+        "seed": seed, "dtype": plan.spec.model.dtype, "optimizer_steps": facts.optimizer_steps,
+    }  # fmt: skip
+    constants = {
+        "model": model_id, "data": data_id, "rows": plan.spec.data[recipe.data].rows, "parent": parent,
+        "on_top": recipe.on_top, **shared, "threads": 1,
+    }  # fmt: skip
+    base: PathKey = ("train", phase)
+    origins: dict[str, PathKey | str] = {key: (*base, key) for key in constants}
+    warmup = "warmup_steps" if recipe.warmup_steps is not None else "warmup_ratio"
+    origins |= {
+        "model": "the model step", "rows": ("data", recipe.data, "rows"), "seed": ("seeds",),
+        "parent": "the phase before" if parent else "first phase", "dtype": ("model", "dtype"),
+        "warmup_steps": (*base, warmup),
+        "optimizer_steps": "computed: epochs x ceil(ceil(rows / batch) / accumulation)",
+        "threads": "execution plan",
+    }  # fmt: skip
+    outputs = ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "log.jsonl"]
+    stacked = parent is not None and recipe.on_top == "stack"
+    if stacked:
+        outputs.append("increment/adapter_model.safetensors")
+    chain = " then ".join(phases)
+    return plan.add(
+        id=f"train-s{seed}-{'.'.join(phases)}", kind="train",
+        label=f"train {chain}, seed {seed}: {facts.optimizer_steps} optimizer steps",
+        needs=(model_id, data_id, mask_id, *((parent,) if parent else ())),
+        recipe={"method": recipe.method, **shared, **({"on_top": recipe.on_top} if parent else {})},
+        outputs=tuple(outputs), constants=constants, origins=origins, resources=Resources(threads=1, gpu=1),
+    )  # fmt: skip

@@ -1,0 +1,255 @@
+"""Which tokens are trained: read from what the trainer's collator returns, compared with the messages.
+
+The check runs on the real tokenizer, chat template and trainer, and on every row. Nothing falls
+back to another mask.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, assert_never
+
+from epc.compiler.contract.canonical import sha256_text
+from epc.compiler.contract.chat import NO_SYSTEM, Message
+from epc.runtime.errors import Fault
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import SFTTrainer
+
+TrainOn = Literal["every_assistant_turn", "last_assistant_turn"]
+IGNORED = -100
+"""Label of a token that does not count in the loss."""
+COLLATED = 32
+"""Rows collated at a time."""
+SHOWN = 8
+"""Rows written to mask.txt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A maximal run of trained tokens, as indices [start, end) into the row's tokens."""
+
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedRow:
+    tokens: tuple[int, ...]
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    rows: tuple[MaskedRow, ...]
+    chat_template_sha256: str
+    end_of_turn: str
+
+    def facts(self) -> dict[str, Any]:
+        """Counts for the finish record: rows, tokens, trained tokens, and those of each assistant turn."""
+        turns: dict[int, int] = {}
+        for row in self.rows:
+            for turn, span in enumerate(row.spans):
+                turns[turn] = turns.get(turn, 0) + span.end - span.start
+        return {
+            "verified": True,
+            "rows": len(self.rows),
+            "tokens": sum(len(row.tokens) for row in self.rows),
+            "longest_row": max(len(row.tokens) for row in self.rows),
+            "trained_tokens": sum(turns.values()),
+            "trained_tokens_by_turn": [turns[turn] for turn in sorted(turns)],
+            "end_of_turn": self.end_of_turn,
+            "chat_template_sha256": self.chat_template_sha256,
+        }
+
+
+def stand_in(model_dir: Path) -> PreTrainedModel:
+    """A one-layer model of the same architecture with random weights.
+
+    The mask depends on the tokenizer and its template alone, so no real weights are loaded to check it.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(model_dir)
+    text = config.get_text_config()
+    text.num_hidden_layers = 1
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:1]
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model
+
+
+@contextmanager
+def explained(model_dir: Path) -> Iterator[None]:
+    """Turn the trainer's refusal of a chat template into Fault R0311."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if "template" not in str(error):
+            raise
+        raise Fault(
+            "R0311", str(model_dir / "chat_template.jinja"),
+            f"the trainer cannot find the assistant turns in this chat template: {str(error).splitlines()[0]}",
+            "mark them with {% generation %} and {% endgeneration %}, or use model.chat_template: chatml",
+        ) from None  # fmt: skip
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The token that ends an assistant turn, as text. Raises Fault R0312 when the template writes none."""
+    answer = "answer"
+    text = render(tokenizer, [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}])
+    after = tokenizer.encode(text.rpartition(answer)[2], add_special_tokens=False)
+    if not after or after[0] not in tokenizer.all_special_ids:
+        raise Fault(
+            "R0312", "chat template", "no special token follows an assistant turn, so a model could not learn to stop",
+            "write the end-of-turn token after the content in the chat template",
+        )  # fmt: skip
+    token = tokenizer.convert_ids_to_tokens(after[0])
+    assert isinstance(token, str)
+    return token
+
+
+def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, to_continue: bool = False) -> str:
+    """The text the template makes of the messages; with `to_continue`, the assistant's header follows."""
+    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=to_continue)
+    assert isinstance(text, str)
+    return text
+
+
+def refuse_unasked_system(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, system: str, place: str
+) -> None:
+    """Raise Fault R0317 when the template writes a system turn that the messages do not have.
+
+    Only `model_default` lets the template speak for itself.
+    """
+    if system == "model_default" or any(message["role"] == "system" for message in messages):
+        return
+    empty = [{"role": message["role"], "content": "#"} for message in messages]
+    skeleton = render(tokenizer, empty, to_continue=messages[-1]["role"] == "user")
+    if "system" in skeleton.lower():
+        wanted = "registered is `system: none`" if system in NO_SYSTEM else "the registered system text is absent"
+        raise Fault(
+            "R0317", place, f"the chat template adds a system turn of its own ({skeleton[:80]!r}); {wanted}",
+            "write system: model_default if that is meant, or use model.chat_template: chatml",
+        )  # fmt: skip
+
+
+def expected_spans(messages: Sequence[Message], train_on: TrainOn, stop: str) -> list[str]:
+    """What must be trained: each trained assistant turn with its end-of-turn token, nothing else."""
+    turns = [message["content"] + stop for message in messages if message["role"] == "assistant"]
+    match train_on:
+        case "every_assistant_turn":
+            return turns
+        case "last_assistant_turn":
+            return turns[-1:]
+        case _:
+            assert_never(train_on)
+
+
+def collated_rows(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase) -> Iterator[MaskedRow]:
+    """Every row of the prepared data set as the collator hands it to the model."""
+    for start in range(0, len(trainer.train_dataset), COLLATED):
+        rows = range(start, min(start + COLLATED, len(trainer.train_dataset)))
+        batch = trainer.data_collator([trainer.train_dataset[row] for row in rows])
+        for ids, labels, attended in zip(
+            batch["input_ids"].tolist(), batch["labels"].tolist(), batch["attention_mask"].tolist(), strict=True
+        ):
+            length = sum(attended)
+            yield MaskedRow(
+                tokens=tuple(ids[:length]), spans=tuple(_spans(ids[:length], labels[:length], tokenizer))
+            )  # fmt: skip
+
+
+def _spans(ids: Sequence[int], labels: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[Span]:
+    start = None
+    for position, label in enumerate([*labels, IGNORED]):
+        if label != IGNORED and start is None:
+            start = position
+        if label == IGNORED and start is not None:
+            yield Span(start=start, end=position, text=_decode(tokenizer, ids[start:position]))
+            start = None
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    text = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    assert isinstance(text, str)
+    return text
+
+
+def verify(
+    trainer: SFTTrainer,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    train_on: TrainOn,
+    system: str,
+    max_length: int,
+    place: Path,
+) -> Report:
+    """Compare the trained spans of every row with its messages. `place` is the rows file, for errors.
+
+    Raises Fault R0312 (no end-of-turn token), R0313 (a row is cut), R0314 (rows were dropped), R0315
+    (other text is trained than the assistant turns), R0316 (the end-of-turn token is not trained),
+    R0317 (a system turn nobody asked for).
+    """
+    tokenizer: Any = trainer.processing_class
+    stop = end_of_turn(tokenizer)
+    for number, row in enumerate(rows, start=1):
+        refuse_unasked_system(tokenizer, row["messages"], system=system, place=f"{place}:{number}")
+        length = len(tokenizer.encode(render(tokenizer, row["messages"]), add_special_tokens=False))
+        if length > max_length:
+            raise Fault(
+                "R0313", f"{place}:{number}", f"the row has {length} tokens, max_length is {max_length}: it would be cut",
+                "raise max_length, or shorten the row",
+            )  # fmt: skip
+    if len(trainer.train_dataset) != len(rows):
+        raise Fault(
+            "R0314", str(place), f"the trainer keeps {len(trainer.train_dataset)} of {len(rows)} rows",
+            "a row without a trained token is dropped without a word: every row needs an assistant turn",
+        )  # fmt: skip
+    found = tuple(collated_rows(trainer, tokenizer))
+    for number, (row, masked) in enumerate(zip(rows, found, strict=True), start=1):
+        _compare(f"{place}:{number}", expected_spans(row["messages"], train_on, stop), masked, stop)
+    template = trainer.chat_template or tokenizer.chat_template
+    return Report(rows=found, chat_template_sha256=sha256_text(template), end_of_turn=stop)
+
+
+def _compare(place: str, expected: Sequence[str], masked: MaskedRow, stop: str) -> None:
+    trained = [span.text for span in masked.spans]
+    if list(expected) == trained:
+        return
+    if [text.removesuffix(stop) for text in expected] == trained:
+        raise Fault(
+            "R0316", place, f"the end-of-turn token {stop} is not trained: expected {expected[0]!r}, trained {trained[0]!r}",
+            "move it before {% endgeneration %} in the chat template, or the model never learns to stop",
+        )  # fmt: skip
+    pairs = [*zip(expected, trained, strict=False)]
+    turn = next((i for i, (wanted, got) in enumerate(pairs) if wanted != got), len(pairs))
+    wanted = repr(expected[turn]) if turn < len(expected) else "nothing more"
+    got = repr(trained[turn]) if turn < len(trained) else "nothing"
+    raise Fault(
+        "R0315", place, f"trained span {turn + 1} is not the assistant turn: expected {wanted}, trained {got}",
+        "mark the content and the end-of-turn token of assistant turns in the chat template, and nothing else",
+    )  # fmt: skip
+
+
+def write(report: Report, tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict[str, Any]:
+    """Write mask.json (counts) and mask.txt (the first rows with trained text in [[ ]]); return the facts."""
+    facts = report.facts()
+    (folder / "mask.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    parts = [f"Trained text stands in [[ ]]. {facts['trained_tokens']} of {facts['tokens']} tokens are trained.\n"]
+    for number, row in enumerate(report.rows[:SHOWN], start=1):
+        marked, done = [], 0
+        for span in row.spans:
+            marked += [_decode(tokenizer, row.tokens[done : span.start]), "[[", span.text, "]]"]
+            done = span.end
+        marked.append(_decode(tokenizer, row.tokens[done:]))
+        parts.append(f"--- row {number}\n{''.join(marked)}")
+    (folder / "mask.txt").write_text("\n".join(parts), encoding="utf-8")
+    return facts

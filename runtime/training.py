@@ -1,0 +1,136 @@
+"""What surrounds a training: the live line, the stop on a broken loss, and proof that the adapter changed."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epc.runtime.errors import Fault
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, TrainerCallback
+    from trl import SFTTrainer
+
+    from epc.runtime.step import Step
+
+
+def progress_callback(step: Step) -> TrainerCallback:
+    """A callback that publishes step, loss and tokens/s, and stops with Fault R0331 on a loss that is not finite."""
+    from transformers import TrainerCallback
+
+    class Progress(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.began = time.monotonic()
+            step.progress(0, state.max_steps)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if "loss" not in logs:
+                return
+            # The trainer may hand the figures over as formatted text.
+            loss, tokens = float(logs["loss"]), float(logs.get("num_tokens", 0))
+            if not math.isfinite(loss):
+                raise Fault(
+                    "R0331", step.plan.script, f"the loss is {loss} at optimizer step {state.global_step}",
+                    "lower the learning rate or look at the data; nothing of this training is kept",
+                )  # fmt: skip
+            speed = tokens / (time.monotonic() - self.began)
+            step.progress(state.global_step, state.max_steps, loss=round(loss, 4), tokens_per_second=round(speed))
+
+    return Progress()
+
+
+def require_same_shape(model: PreTrainedModel, *, r: int, alpha: int, place: Path) -> None:
+    """Raise Fault R0332 when an adapter to be continued has another rank or alpha than registered."""
+    config: Any = model.peft_config["default"]
+    if (config.r, config.lora_alpha) != (r, alpha):
+        raise Fault(
+            "R0332", str(place),
+            f"the adapter to continue has r={config.r}, alpha={config.lora_alpha}; registered is r={r}, alpha={alpha}",
+            "give both phases the same lora, or write on_top: stack",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Parameters before training: trainable ones as copies, all others as fingerprints."""
+
+    trainable: dict[str, torch.Tensor]
+    frozen: dict[str, int]
+
+
+def snapshot(model: Any) -> Snapshot:
+    """Take it after the trainer has been built and before it trains."""
+    parameters = dict(model.named_parameters())
+    return Snapshot(
+        trainable={name: p.detach().clone() for name, p in parameters.items() if p.requires_grad},
+        frozen={name: _fingerprint(p) for name, p in parameters.items() if not p.requires_grad},
+    )
+
+
+def _fingerprint(tensor: torch.Tensor) -> int:
+    """Sum of the tensor's bytes, each weighted by its place modulo a prime: a changed weight changes it."""
+    import torch
+
+    data = tensor.detach().contiguous().view(torch.uint8).flatten()
+    weights = torch.arange(1, 252, device=data.device)
+    rows = data[: len(data) // 251 * 251].view(-1, 251).sum(dim=0, dtype=torch.int64)
+    rest = data[len(data) // 251 * 251 :].to(torch.int64)
+    return int((rows * weights).sum() + (rest * weights[: len(rest)]).sum())
+
+
+def verify(trainer: SFTTrainer, before: Snapshot, *, optimizer_steps: int, place: Path) -> dict[str, Any]:
+    """Facts of a finished training.
+
+    Raises Fault R0333 (another number of optimizer steps than registered), R0334 (a weight is not
+    finite), R0335 (the adapter did not change), R0336 (a frozen weight changed).
+    """
+    import torch
+
+    if trainer.state.global_step != optimizer_steps:
+        raise Fault(
+            "R0333", str(place), f"{trainer.state.global_step} optimizer steps were made, registered are {optimizer_steps}",
+            "one process and one device must run this script; more of them change the effective batch",
+        )  # fmt: skip
+    parameters = dict(trainer.model.named_parameters())
+    squared, changed, total = 0.0, 0, 0
+    for name, old in before.trainable.items():
+        new = parameters[name].detach()
+        if not bool(torch.isfinite(new).all()):
+            raise Fault("R0334", str(place), f"{name} is not finite after training", "lower the learning rate")
+        difference = (new - old).double()
+        squared += float((difference**2).sum())
+        changed += int((difference != 0).sum())
+        total += difference.numel()
+    if changed == 0:
+        raise Fault(
+            "R0335", str(place), "training changed no parameter of the adapter",
+            "check learning rate, epochs and the mask: this arm would be its parent under another name",
+        )  # fmt: skip
+    touched = [name for name, mark in before.frozen.items() if _fingerprint(parameters[name]) != mark]
+    if touched:
+        raise Fault("R0336", str(place), f"training changed the frozen weight {touched[0]}", "report it: only the adapter may change")  # fmt: skip
+    logs = trainer.state.log_history
+    losses = [float(entry["loss"]) for entry in logs if "loss" in entry]
+    return {
+        "adapter_changed": True,
+        "adapter_norm": round(math.sqrt(squared), 6),
+        "changed_parameters": changed,
+        "trainable_parameters": total,
+        "optimizer_steps": trainer.state.global_step,
+        "first_loss": losses[0],
+        "final_loss": losses[-1],
+        "tokens": int(max(float(entry.get("num_tokens", 0)) for entry in logs)),
+    }
+
+
+def write_log(trainer: SFTTrainer, file: Path) -> None:
+    """One JSON object for each logged step: step, loss, learning rate, gradient norm, tokens."""
+    names = ("step", "loss", "learning_rate", "grad_norm", "num_tokens")
+    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+    lines = [json.dumps({name: float(entry[name]) for name in names if name in entry}) for entry in entries]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,132 @@
+"""The validity gates that every run gets: what the finish records and the files themselves tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from epc.compiler.contract.canonical import sha256_file
+from epc.compiler.contract.manifest import Manifest, Step
+from epc.runtime import bundle as bundles
+from epc.runtime.gates import Evaluated
+from epc.runtime.step import FinishRecord
+from epc.runtime.wording import count
+
+HASHED_BYTES = 50 * 1024 * 1024
+"""Outputs above this are checked for presence, not hashed again at every decision."""
+
+
+def recorded_gates(
+    manifest: Manifest, records: Mapping[str, FinishRecord | None], outputs: Evaluated
+) -> Iterator[Evaluated]:
+    """The validity gates that every run gets, in the order in which they are printed."""
+    unfinished = [step.id for step in manifest.steps if records[step.id] is None]
+    total = len(manifest.steps)
+    yield Evaluated(
+        name="epc.steps_finished", role="validity", text="every step has its finish record", built_in=True,
+        truth=not unfinished,
+        detail=f"not finished: {', '.join(unfinished)}" if unfinished else f"{total} of {total} steps",
+    )  # fmt: skip
+    yield outputs
+    masks = [step for step in manifest.steps if step.kind == "mask"]
+    if masks:
+        yield _recorded(
+            "epc.mask_verified", "the trained spans of every data set were decoded and are the declared ones", masks,
+            records, "verified",
+        )  # fmt: skip
+    trainings = [step for step in manifest.steps if step.kind == "train"]
+    if trainings:
+        yield _recorded(
+            "epc.adapters_changed", "every training changed its adapter's weights", trainings, records,
+            "adapter_changed",
+        )  # fmt: skip
+    samples = [step for step in manifest.steps if step.kind == "sample"]
+    if samples:
+        yield _identical_arms(manifest, samples, records)
+
+
+def _recorded(
+    name: str, text: str, steps: Sequence[Step], records: Mapping[str, FinishRecord | None], fact: str
+) -> Evaluated:
+    """Whether every step recorded `fact` as true; a step that did not record it leaves it unknown."""
+    values: dict[str, Any] = {
+        step.id: None if (record := records[step.id]) is None else record.facts.get(fact) for step in steps
+    }
+    failed = [step for step, value in values.items() if value is not None and value is not True]
+    unknown = [step for step, value in values.items() if value is None]
+    parts = []
+    if failed:
+        parts.append(f"{fact} is not true in {', '.join(failed)}")
+    if unknown:
+        parts.append(f"{fact} is not recorded by {', '.join(unknown)}")
+    return Evaluated(
+        name=name, role="validity", text=text, truth=False if failed else None if unknown else True, built_in=True,
+        detail="; ".join(parts) or ", ".join(values),
+    )  # fmt: skip
+
+
+def outputs_intact(bundle: Path, manifest: Manifest, records: Mapping[str, FinishRecord | None]) -> Evaluated:
+    """Whether what finished steps wrote is still there, byte for byte (large files: still there)."""
+    changed: list[str] = []
+    skipped: list[str] = []
+    hashed = 0
+    for step in manifest.steps:
+        record = records[step.id]
+        for name, expected in sorted(record.outputs.items()) if record is not None else ():
+            file = bundles.store(bundle, step) / name
+            label = f"{step.id}/{name}"
+            try:
+                if file.stat().st_size > HASHED_BYTES:
+                    skipped.append(label)
+                    continue
+                actual = sha256_file(file)
+            except OSError as error:
+                changed.append(f"{label} ({'missing' if isinstance(error, FileNotFoundError) else error.strerror})")
+                continue
+            hashed += 1
+            if actual != expected:
+                changed.append(f"{label} (altered)")
+    parts = [f"no longer what was recorded: {', '.join(changed)}"] if changed else []
+    parts.append(f"{count(hashed, 'file')} hashed")
+    if skipped:
+        parts.append(f"present, above {HASHED_BYTES // 2**20} MiB and not hashed again: {', '.join(skipped)}")
+    return Evaluated(
+        name="epc.outputs_intact", role="validity", text="every recorded output still has its SHA-256",
+        truth=not changed, built_in=True, detail="; ".join(parts),
+    )  # fmt: skip
+
+
+def _identical_arms(
+    manifest: Manifest, samples: Sequence[Step], records: Mapping[str, FinishRecord | None]
+) -> Evaluated:
+    """Whether no two arms of different content gave the same text in every completion of every sample step."""
+    keys = {condition.name: condition.key for condition in manifest.design.conditions}
+    hashes: dict[str, list[str]] = {}
+    unrecorded: list[str] = []
+    for step in samples:
+        record = records[step.id]
+        found = None if record is None else record.facts.get("completions_sha256")
+        if not isinstance(found, dict):
+            unrecorded.append(step.id)
+            continue
+        for arm, value in sorted(found.items()):
+            hashes.setdefault(arm, []).append(f"{step.id}:{value}")
+    same = [
+        f"{first} and {second}"
+        for first in sorted(hashes)
+        for second in sorted(hashes)
+        if first < second
+        and hashes[first] == hashes[second]
+        and keys.get(first.rpartition("-s")[0]) != keys.get(second.rpartition("-s")[0])
+    ]
+    if same:
+        detail = f"the same text in every completion: {'; '.join(same)}"
+    elif unrecorded:
+        detail = f"completions_sha256 is not recorded by {', '.join(unrecorded)}"
+    else:
+        detail = f"{count(len(hashes), 'set')} of completions, all different where the arms differ"
+    return Evaluated(
+        name="epc.identical_arms", role="validity", text="no two different arms gave identical completions",
+        truth=False if same else None if unrecorded else True, built_in=True, detail=detail,
+    )  # fmt: skip

@@ -1,0 +1,328 @@
+"""What must hold of every method, whatever the data."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from epc.compiler.contract.manifest import Analysis, Contrast, Metric
+from epc.runtime.statistics import Estimate, InapplicableError, analyse
+from epc.runtime.statistics.estimate import FIXED_POINT_NOTE, Lattice, on_lattice
+from epc.runtime.statistics.newcombe_paired import newcombe_paired
+from epc.runtime.statistics.paired_bootstrap import paired_bootstrap
+from epc.runtime.statistics.resampling import count_matrix, sign_matrix, weighted_sums
+
+BOOTSTRAPS = ("percentile", "shift", "studentized")
+METHODS = (*BOOTSTRAPS, "paired_t", "sign_flip")
+Values = dict[str, Fraction]
+
+
+def metric(scale: tuple[float, float] = (0, 1)) -> Metric:
+    return Metric(
+        name="rate", kind="pattern", source="first", unit="prompt", scale=scale, better="higher", missing="fail"
+    )  # fmt: skip
+
+
+def analysis(
+    method: str, side: str = "greater", alpha: float = 0.025, resamples: int = 999, **changes: object
+) -> Analysis:
+    fields = {
+        "name": "headline", "metric": "rate", "contrast": Contrast(treatment="a", control="b"), "side": side,
+        "alpha": alpha, "resamples": resamples, "seed": 1, **changes,
+    }  # fmt: skip
+    if method in BOOTSTRAPS:
+        return Analysis(method="paired_bootstrap", p=method, **fields)
+    return Analysis(method=method, **fields)
+
+
+def arms(treatment: list[int], control: list[int], per_unit: int = 8) -> tuple[Values, Values]:
+    names = [f"unit{i:03d}" for i in range(len(treatment))]
+    return (
+        {name: Fraction(x, per_unit) for name, x in zip(names, treatment, strict=True)},
+        {name: Fraction(x, per_unit) for name, x in zip(names, control, strict=True)},
+    )
+
+
+def eighths(n: int, seed: int) -> list[int]:
+    return [int(word % np.uint64(9)) for word in np.random.PCG64(seed).random_raw(n)]
+
+
+counts_of_eight = st.integers(0, 8)
+paired_counts = st.lists(st.tuples(counts_of_eight, counts_of_eight), min_size=2, max_size=12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(paired_counts)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("alpha", [0.025, 0.2])
+def test_test_and_bound_agree(method: str, alpha: float, pairs: list[tuple[int, int]]) -> None:
+    """reject says the same as the bound, for either side, except where p is alpha itself or nothing varies."""
+    assume(len({a - b for a, b in pairs}) > 1)
+    treatment, control = arms([a for a, _ in pairs], [b for _, b in pairs])
+    for side in ("greater", "less"):
+        found = analyse(analysis(method, side, alpha), metric(), treatment, control).statistics
+        beyond = found["lower"] > 0 if side == "greater" else found["upper"] < 0
+        assert found["p"] == alpha or bool(found["reject"]) == beyond
+        assert found["reject"] == float(found["p"] < alpha)
+        assert (found["ci_low"], found["ci_high"]) == (found["lower"], found["upper"])
+        assert -1 <= found["lower"] <= 1
+        assert -1 <= found["upper"] <= 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(paired_counts)
+@pytest.mark.parametrize("method", METHODS)
+def test_swapping_the_arms_mirrors_everything(method: str, pairs: list[tuple[int, int]]) -> None:
+    treatment, control = arms([a for a, _ in pairs], [b for _, b in pairs])
+    one = analyse(analysis(method, "greater"), metric(), treatment, control).statistics
+    other = analyse(analysis(method, "less"), metric(), control, treatment).statistics
+    assert (one["delta"], one["p"], one["reject"]) == (-other["delta"], other["p"], other["reject"])
+    assert (one["lower"], one["upper"]) == (-other["upper"], -other["lower"])
+
+
+@settings(max_examples=25, deadline=None)
+@given(paired_counts)
+@pytest.mark.parametrize("method", METHODS)
+def test_two_sided_is_twice_the_smaller_side(method: str, pairs: list[tuple[int, int]]) -> None:
+    treatment, control = arms([a for a, _ in pairs], [b for _, b in pairs])
+    p = {
+        side: analyse(analysis(method, side), metric(), treatment, control).statistics["p"]
+        for side in ("greater", "less", "two_sided")
+    }
+    assert p["two_sided"] == pytest.approx(min(1.0, 2 * min(p["greater"], p["less"])), rel=1e-9)
+
+
+@pytest.mark.parametrize("side", ["greater", "less"])
+def test_one_sided_tests_show_the_interval_that_agrees_with_them(side: str) -> None:
+    treatment, control = arms(eighths(24, 1), eighths(24, 2))
+    for method in METHODS:
+        one = analyse(analysis(method, side, 0.025), metric(), treatment, control)
+        two = analyse(analysis(method, "two_sided", 0.05), metric(), treatment, control)
+        assert one.ci_level == two.ci_level == 0.95
+        assert (one.statistics["ci_low"], one.statistics["ci_high"]) == (
+            two.statistics["ci_low"],
+            two.statistics["ci_high"],
+        )
+        assert "two-sided at 95%" in one.definition
+
+
+# ------------------------------------------------------------- reproducibility
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_order_of_units_changes_nothing(method: str) -> None:
+    treatment, control = arms(eighths(24, 3), eighths(24, 4))
+    turned = dict(reversed(treatment.items())), dict(sorted(control.items(), key=lambda item: item[0][::-1]))
+    straight = analyse(analysis(method), metric(), treatment, control)
+    assert analyse(analysis(method), metric(), *turned) == straight
+
+
+@pytest.mark.parametrize("p", BOOTSTRAPS)
+@pytest.mark.parametrize("units", [23, 24])
+def test_the_chunk_size_changes_nothing(p: str, units: int) -> None:
+    treatment, control = arms(eighths(units, 5), eighths(units, 6))
+    differences = on_lattice([treatment[unit] - control[unit] for unit in sorted(treatment)])
+
+    def run(rows: int | None) -> Estimate:
+        return paired_bootstrap(
+            differences, p=p, side="greater", alpha=0.025, resamples=2000, seed=1, limit=1.0, chunk_rows=rows
+        )  # fmt: skip
+
+    assert run(1) == run(7) == run(1999) == run(None)
+
+
+_THREADED = """
+import json
+from fractions import Fraction
+from epc.runtime.statistics.estimate import Lattice
+from epc.runtime.statistics.paired_bootstrap import paired_bootstrap
+data = Lattice(numerators=tuple((7 * i * i) % 17 - 7 for i in range(192)), denominator=8)
+print(json.dumps([paired_bootstrap(data, p=p, side="greater", alpha=.025, resamples=4000, seed=3, limit=2.0,
+                                   chunk_rows=4000).statistics for p in ("percentile", "shift", "studentized")]))
+"""
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", _THREADED], capture_output=True, text=True, check=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)},
+        ).stdout
+        for threads in (1, 2)
+    ]  # fmt: skip
+    assert outputs[0] == outputs[1]
+    assert len(json.loads(outputs[0])) == 3
+
+
+def test_draws_are_pinned() -> None:
+    """The count matrix of seed 1, as first released. A change here changes every registered p."""
+    (block,) = count_matrix(1, 5, 4)
+    assert block.astype(int).tolist() == PINNED_COUNTS
+    (flips,) = sign_matrix(1, 5, 4)
+    assert flips.astype(int).tolist() == PINNED_FLIPS
+
+
+PINNED_COUNTS = [[1, 0, 2, 1, 1], [0, 2, 0, 0, 3], [0, 2, 1, 1, 1], [2, 0, 0, 1, 2]]
+PINNED_FLIPS = [[1, 1, 1, 1, 1], [0, 1, 1, 0, 0], [1, 0, 1, 1, 0], [0, 1, 0, 0, 1]]
+
+
+def test_the_mapping_of_words_to_units_is_the_documented_one() -> None:
+    words = [int(word) for word in np.random.PCG64(4).random_raw(3 * 4)]
+    expected = []
+    for row in range(4):
+        halves = [half for word in words[3 * row : 3 * row + 3] for half in (word & 0xFFFFFFFF, word >> 32)][:5]
+        drawn = [half * 5 >> 32 for half in halves]
+        expected.append([drawn.count(unit) for unit in range(5)])
+    (block,) = count_matrix(4, 5, 4)
+    assert block.astype(int).tolist() == expected
+
+
+def test_units_are_drawn_equally_often() -> None:
+    draws = np.concatenate(list(count_matrix(2, 10, 20_000))).sum(axis=0)
+    chi_squared = float(((draws - 20_000) ** 2 / 20_000).sum())
+    assert chi_squared < 27.9  # 99.9% quantile on 9 degrees of freedom
+
+
+# -------------------------------------------------------------------- exactness
+
+
+@pytest.mark.parametrize("magnitude", [10, 2**30, 2**60, 2**100])
+def test_weighted_sums_are_exact_at_any_size(magnitude: int) -> None:
+    words = [int(word) for word in np.random.PCG64(8).random_raw(33)]
+    column = [(word * magnitude >> 64) * (1 if word & 1 else -1) for word in words]
+    weights = np.concatenate(list(count_matrix(1, 33, 50)))
+    found, ones = weighted_sums(count_matrix(1, 33, 50, chunk_rows=8), [column, [1] * 33])
+    expected = [sum(int(w) * x for w, x in zip(row, column, strict=True)) for row in weights]
+    assert [int(x) for x in found] == expected
+    assert set(ones.tolist()) == {33}
+
+
+@pytest.mark.parametrize("p", BOOTSTRAPS)
+@pytest.mark.parametrize("scale", [1, 2**20, 2**35], ids=["int64", "wide", "limbs"])
+def test_counts_compare_integers(p: str, scale: int) -> None:
+    """The count is that of rational arithmetic on the same resamples, ties included, at any magnitude."""
+    data = Lattice(numerators=tuple((x - 4) * scale for x in eighths(12, 7)), denominator=8)
+    n, total, resamples = data.n, data.total, 400
+    extreme = 0
+    for row in np.concatenate(list(count_matrix(6, n, resamples))).astype(int).tolist():
+        star = sum(c * x for c, x in zip(row, data.numerators, strict=True))
+        spread = n * sum(c * x * x for c, x in zip(row, data.numerators, strict=True)) - star**2
+        if p == "percentile":
+            extreme += star <= 0
+        elif p == "shift":
+            extreme += star - total >= total
+        else:
+            shifted = star - total
+            t_star = Fraction(shifted * abs(shifted), spread) if spread else None
+            extreme += t_star is None or t_star >= Fraction(total * abs(total), data.scatter)
+    found = paired_bootstrap(data, p=p, side="greater", alpha=0.025, resamples=resamples, seed=6, limit=2.0 * scale)
+    assert found.statistics["p"] == float(Fraction(1 + extreme, resamples + 1))
+
+
+def test_rescaling_the_lattice_changes_no_p() -> None:
+    small = Lattice(numerators=tuple(x - 4 for x in eighths(24, 9)), denominator=8)
+    large = Lattice(numerators=tuple(x * 3**30 for x in small.numerators), denominator=8 * 3**30)
+    for p in BOOTSTRAPS:
+        results = [
+            paired_bootstrap(data, p=p, side="greater", alpha=0.025, resamples=999, seed=1, limit=1.0).statistics
+            for data in (small, large)
+        ]
+        assert results[0] == results[1]
+
+
+def test_a_denominator_beyond_the_limit_becomes_a_fixed_point_and_the_definition_says_so() -> None:
+    primes = (999983, 999979, 999961, 999959)
+    values = [Fraction(1, prime) for prime in primes]
+    found = on_lattice(values)
+    assert found.rounded
+    assert (found.denominator, found.numerators) == (10**9, tuple(round(10**9 / prime) for prime in primes))
+    assert on_lattice([Fraction(1, 2 * 10**9), Fraction(3, 2 * 10**9), *values]).numerators[:2] == (0, 2)
+    treatment = {f"u{i}": value for i, value in enumerate(values)}
+    control = {f"u{i}": Fraction(0) for i in range(len(values))}
+    assert FIXED_POINT_NOTE in analyse(analysis("studentized"), metric(), treatment, control).definition
+    assert not on_lattice([Fraction(1, 3), Fraction(2, 7)]).rounded
+
+
+# ------------------------------------------------------------------- edge cases
+
+
+@pytest.mark.parametrize("method", ["studentized", "paired_t"])
+@pytest.mark.parametrize(
+    ("treatment", "side", "p", "lower"),
+    [
+        (8, "greater", Fraction(1, 2**5), 1 - (1 - 0.025 ** (1 / 5)) * 2),
+        (8, "less", Fraction(1), None),
+        (8, "two_sided", Fraction(1, 2**4), None),
+        (0, "greater", Fraction(1), -(1 - 0.025 ** (1 / 5))),
+    ],
+)
+def test_equal_differences_have_the_sign_flip_p(
+    method: str, treatment: int, side: str, p: Fraction, lower: float | None
+) -> None:
+    found = analyse(analysis(method, side), metric(), *arms([treatment] * 5, [0] * 5)).statistics
+    assert Fraction(found["p"]) == p
+    if lower is not None:
+        assert found["lower"] == pytest.approx(lower, abs=1e-12)
+
+
+def test_a_bootstrap_p_is_never_below_its_resolution() -> None:
+    flat = analyse(analysis("studentized", resamples=999), metric(), *arms([8] * 40, [0] * 40)).statistics
+    assert flat["p"] == 1 / 1000
+    clear = analyse(analysis("percentile", resamples=999), metric(), *arms([8] * 39 + [7], [0] * 40)).statistics
+    assert clear["p"] == 1 / 1000
+
+
+@pytest.mark.parametrize("method", METHODS[:3])
+def test_too_few_resamples_leave_the_end_of_the_scale(method: str) -> None:
+    found = analyse(analysis(method, resamples=30), metric(), *arms(eighths(24, 3), eighths(24, 4))).statistics
+    assert (found["lower"], found["upper"]) == (-1, 1)  # floor(31 x .025) = 0
+
+
+def test_newcombe_test_and_bound_agree_on_every_small_table() -> None:
+    outcomes = ((1, 1), (1, 0), (0, 1), (0, 0))
+    for cells in itertools.product(range(7), repeat=4):
+        if not 0 < sum(cells) <= 12:
+            continue
+        units = [outcome for outcome, count in zip(outcomes, cells, strict=True) for _ in range(count)]
+        treatment = {f"u{i}": Fraction(a) for i, (a, _) in enumerate(units)}
+        control = {f"u{i}": Fraction(b) for i, (_, b) in enumerate(units)}
+        found = newcombe_paired(treatment, control, side="greater", alpha=0.05).statistics
+        mirrored = newcombe_paired(control, treatment, side="less", alpha=0.05).statistics
+        assert bool(found["reject"]) == (found["lower"] > 0), cells
+        assert found["lower"] <= found["delta"] <= found["upper"]
+        assert mirrored["p"] == found["p"]
+        assert mirrored["upper"] == -found["lower"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (analysis("newcombe_paired"), "one 0 or 1 per unit, but unit unit000 has 0.375"),
+        (analysis("studentized", seed=None), "needs p, resamples and seed"),
+        (analysis("wilson"), "the level of one arm"),
+        (analysis("paired_t", contrast=None, arm="a"), "needs wilson"),
+    ],
+)
+def test_a_method_that_does_not_apply_says_why(change: Analysis, reason: str) -> None:
+    treatment, control = arms([3, 8], [0, 8])
+    with pytest.raises(InapplicableError, match=reason):
+        analyse(change, metric(), treatment, control if change.arm is None else None)
+
+
+def test_proportions_need_the_unit_scale_and_sign_flips_beyond_twenty_units_a_seed() -> None:
+    treatment, control = arms([8] * 21, [0] * 21)
+    with pytest.raises(InapplicableError, match=r"on \[0, 100\]"):
+        analyse(analysis("newcombe_paired"), metric((0, 100)), treatment, control)
+    with pytest.raises(InapplicableError, match="declared resamples and seed"):
+        analyse(analysis("sign_flip", seed=None), metric(), treatment, control)
+    with pytest.raises(InapplicableError, match="no unit is left"):
+        analyse(analysis("paired_t"), metric(), {}, {})

@@ -1,0 +1,155 @@
+"""The command line on bad input: one clear error each, the right exit code, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from epc.runtime.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with specs/ and the compiled quickstart, as the working directory."""
+    shutil.copytree(ROOT / "specs", tmp_path / "specs")
+    monkeypatch.chdir(tmp_path)
+    assert main(["compile", "specs/quickstart.yaml"]) == 0
+    return tmp_path
+
+
+def manifest_of(project: Path) -> Path:
+    return project / "generated/quickstart/manifest.json"
+
+
+def newer_schema(project: Path) -> None:
+    data = json.loads(manifest_of(project).read_text())
+    manifest_of(project).write_text(json.dumps({**data, "schema_version": 99}))
+
+
+def cut_manifest(project: Path) -> None:
+    manifest_of(project).write_text(manifest_of(project).read_text()[:500])
+
+
+def no_bundle(project: Path) -> None:
+    shutil.rmtree(project / "generated")
+
+
+def edited_lock(project: Path) -> None:
+    lock = project / "generated/quickstart/spec.lock.yaml"
+    lock.write_text(lock.read_text().replace("0.05", "0.01"))
+
+
+def unreadable_spec(project: Path) -> None:
+    (project / "specs/quickstart.yaml").write_bytes(b"\xff\xfe\x00")
+
+
+def nothing(project: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("prepare", "argv", "code", "says"),
+    [
+        (nothing, ["chek", "specs/quickstart.yaml"], 2, "R0001"),
+        (nothing, [], 2, "R0001"),
+        (nothing, ["check", "specs/quickstrat.yaml"], 2, 'did you mean "quickstart.yaml"?'),
+        (nothing, ["check", "nowhere/x.yaml"], 2, "E0401"),
+        (nothing, ["check", "specs"], 2, "E0402"),
+        (unreadable_spec, ["compile", "specs/quickstart.yaml"], 2, "E0403"),
+        (no_bundle, ["run"], 2, "R0106"),
+        (no_bundle, ["run", "generated/quickstart"], 2, "R0101"),
+        (no_bundle, ["status"], 2, "R0106"),
+        (no_bundle, ["decide", "specs/quickstart.yaml"], 2, "R0101"),
+        (newer_schema, ["run"], 2, "R0103"),
+        (newer_schema, ["decide"], 2, "R0103"),
+        (cut_manifest, ["status"], 2, "R0102"),
+        (edited_lock, ["run"], 2, "R075"),
+        (nothing, ["amend", "--reason", "none"], 2, "R0754"),
+        (nothing, ["run", "--until", "tain"], 2, "tain"),
+    ],
+)
+def test_one_clear_error(
+    project: Path, capsys: pytest.CaptureFixture[str], prepare: Callable[[Path], None], argv: list[str], code: int, says: str
+) -> None:
+    prepare(project)
+    capsys.readouterr()
+    try:
+        found = main(argv)
+    except SystemExit as stop:
+        found = stop.code
+    out = capsys.readouterr()
+    assert found == code
+    assert says in out.err
+    assert "help: " in out.err
+    assert "Traceback" not in out.err + out.out
+
+
+def test_a_stale_bundle_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "--check", "specs/quickstart.yaml"]) == 0
+    (project / "generated/quickstart/steps/sample.py").write_text("edited")
+    (project / "generated/quickstart/steps/old.py").write_text("left over")
+    assert main(["compile", "--check", "specs/quickstart.yaml"]) == 1
+    err = capsys.readouterr().err
+    assert "stale: generated/quickstart/steps/sample.py" in err
+    assert "stale: generated/quickstart/steps/old.py" in err
+    assert main(["compile", "specs/quickstart.yaml"]) == 0
+    assert main(["compile", "--check", "specs/quickstart.yaml"]) == 0
+
+
+def test_recompiling_keeps_results(project: Path) -> None:
+    bundle = project / "generated/quickstart"
+    for kept in ("store/abc/rows.jsonl", "journal.jsonl", "report/report.md", "history/x.lock.yaml"):
+        (bundle / kept).parent.mkdir(parents=True, exist_ok=True)
+        (bundle / kept).write_text("kept")
+    spec = project / "specs/quickstart.yaml"
+    spec.write_text(spec.read_text().replace("seeds: [42]", "seeds: [43]"))
+    assert main(["compile", "specs/quickstart.yaml"]) == 0
+    assert (bundle / "steps/train-s43-attack.py").exists()
+    assert not (bundle / "steps/train-s42-attack.py").exists()
+    assert all((bundle / kept).read_text() == "kept" for kept in ("store/abc/rows.jsonl", "journal.jsonl", "history/x.lock.yaml"))
+
+
+def test_decide_before_any_result_is_invalid_and_not_a_crash(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["decide"]) == 0
+    assert main(["decide", "--exit-code"]) == 23
+    out = capsys.readouterr().out
+    assert "INVALID" in out
+
+
+def test_check_reports_as_json_and_for_github(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = project / "specs/quickstart.yaml"
+    spec.write_text(spec.read_text().replace("count: 24", "count: 48"))
+    capsys.readouterr()
+    assert main(["check", "specs/quickstart.yaml", "--format", "json"]) == 2
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["code"], row["file"]) == ("E0501", "specs/quickstart.yaml")
+    assert main(["check", "specs/quickstart.yaml", "--format", "github"]) == 2
+    assert "::error file=specs/quickstart.yaml,line=" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["spec", "manifest", "decision", "sample", "judgement", "measurement"])
+def test_schemas_are_published(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", name]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert schema["type"] == "object"
+    assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["check", "specs/quickstart.yaml"]])
+def test_light_commands_import_nothing_heavy(argv: list[str]) -> None:
+    code = (
+        "import sys; from epc.runtime.cli import main\n"
+        f"try: main({argv!r})\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'scipy', 'snakemake', 'pandas', 'datasets'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[-1] == "heavy: []"

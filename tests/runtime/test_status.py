@@ -1,0 +1,102 @@
+"""`epc status`: what it says at each stage of a bundle's life."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from epc.runtime import journal, locking, progress, registration
+from epc.runtime.status import status
+from epc.runtime.step import FinishRecord
+
+
+def finish(toy: Any, step_id: str, seconds: float) -> None:
+    step = next(step for step in toy.manifest.steps if step.id == step_id)
+    toy.store(step_id).mkdir(parents=True)
+    record = FinishRecord(
+        id=step_id, key=step.key, kind=step.kind, mode="real", recipe=step.recipe, outputs={}, seconds=seconds,
+        versions={}, facts={},
+    )  # fmt: skip
+    (toy.store(step_id) / "out.txt").write_text("")
+    (toy.store(step_id) / "finished.json").write_text(record.model_dump_json())
+    journal.append(
+        toy.root, "finished", step=step_id, kind=step.kind, key=step.key, seconds=seconds, mode="real",
+        lock_sha256=toy.manifest.lock_sha256,
+    )  # fmt: skip
+
+
+def lines(toy: Any) -> list[str]:
+    return status(toy.root).plain.splitlines()
+
+
+def test_a_bundle_that_was_only_compiled(toy: Any) -> None:
+    assert lines(toy) == [
+        "toy: toy",
+        f"lock        {toy.manifest.lock_sha256}",
+        "registered  not yet: epc run registers it",
+        "",
+        "run         data    never run",
+        "waits       train   needs data, which must run",
+        "run         other   never run",
+        "waits       sample  needs train, other, which must run",
+        "0 of 4 steps are finished, 0.0 s of work",
+    ]
+    assert not journal.path(toy.root).exists()
+
+
+def test_finished_running_failed_and_interrupted_steps(toy: Any) -> None:
+    registration.register(toy.root, toy.manifest)
+    finish(toy, "data", 12.3)
+    partial = toy.root / "store" / f"{toy.key('train')}.partial"
+    partial.mkdir()
+    journal.append(toy.root, "started", step="train", key=toy.key("train"))
+    held = locking.acquire(partial / ".lock")
+    (toy.root / "logs").mkdir()
+    progress.progress_path(toy.root, "train").write_text('{"done": 3, "total": 16, "facts": {"loss": 1.5}}')
+    journal.append(toy.root, "failed", step="other", key=toy.key("other"), error="R0204: no space")
+    said = lines(toy)
+    at = [entry.at for entry in journal.read(toy.root)]
+    assert f"registered  {at[0]}" in said
+    assert "finished    data    12.3 s" in said
+    assert f"running     train   since {at[2]}  3/16  loss 1.5" in said
+    assert f"failed      other   see {toy.root / 'logs/other.log'}" in said
+    assert "waits       sample  needs train, other, which must run" in said
+    assert said[-1] == "1 of 4 steps are finished, 12.3 s of work"
+
+    locking.release(held)
+    journal.append(toy.root, "failed", step="train", key=toy.key("train"), error="interrupted")
+    assert "run         train   begun, not finished" in lines(toy)
+
+
+def test_amendments_approvals_deviations_and_the_verdict(toy: Any) -> None:
+    registration.register(toy.root, toy.manifest)
+    finish(toy, "sample", 1.0)
+    toy.lock = toy.lock.replace("0.05", "0.02")
+    toy.compile()
+    change = "            gates.dead.when: headline.delta < 0.05 -> headline.delta < 0.02"
+    said = lines(toy)
+    assert any(line.startswith("deviation   the spec changed after results existed") for line in said)
+    assert change in said
+
+    registration.amend(toy.root, toy.manifest, "a typo")
+    registration.register(toy.root, toy.manifest)
+    registration.approve(toy.root, toy.manifest, {"usd": 3.0})
+    journal.append(toy.root, "decided", verdict="KILL", lock_sha256=toy.manifest.lock_sha256)
+    said = lines(toy)
+    assert any(line.startswith("amended     ") and line.endswith("  a typo") for line in said)
+    assert said.count(change) == 1
+    assert any(line.startswith("deviation   amended after results existed") for line in said)
+    assert any(line.endswith("up to 3.00 USD, 0 GPU-hours") for line in said)
+    assert said[-1].startswith("verdict     KILL  decided ")
+    assert "earlier lock" not in said[-1]
+
+    toy.lock = toy.lock.replace("0.02", "0.01")
+    toy.compile()
+    assert lines(toy)[-1].endswith("(of an earlier lock)")
+
+
+def test_a_damaged_record_is_a_line_not_an_error(toy: Any) -> None:
+    finish(toy, "data", 1.0)
+    (toy.store("data") / "finished.json").write_text("{")
+    said = lines(toy)
+    assert "run         data    finish record unreadable" in said
+    assert any(line.startswith("deviations  not known: the finish record of step data") for line in said)

@@ -209,7 +209,7 @@ def _status(args: argparse.Namespace) -> int:
 
     from epc.runtime.status import status
 
-    Console().print(status(_bundle(args.bundle)))
+    Console().print(status(_bundle(args.bundle)), soft_wrap=True)
     return EXIT_OK
 
 

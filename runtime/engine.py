@@ -10,20 +10,18 @@ import errno
 import importlib.util
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Literal
 
-from epc.compiler.contract.canonical import KEY_LENGTH
 from epc.compiler.contract.manifest import Manifest, Step
 from epc.runtime import bundle as bundles
 from epc.runtime import journal, locking, registration
@@ -197,9 +195,7 @@ def _what_changed(step: Step, earlier: Sequence[FinishRecord]) -> tuple[str, str
     best: tuple[list[str], str] | None = None
     for record in earlier:
         found = [
-            _told(change)
-            for change in registration.differences(record.recipe, step.recipe)
-            if not (_is_key(change.before) or _is_key(change.after))
+            _told(change) for change in registration.differences(record.recipe, step.recipe) if not change.is_derived
         ]
         if best is None or len(found) < len(best[0]):
             best = (found, record.key)
@@ -214,10 +210,6 @@ def _told(change: registration.Change) -> str:
     if change.before is registration.ABSENT or change.after is registration.ABSENT:
         return f"{change.path} {change.text}"
     return f"{change.path} changed from {' to '.join(change.values)}"
-
-
-def _is_key(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{KEY_LENGTH}}}", value) is not None
 
 
 def _other_records(bundle: Path, manifest: Manifest) -> dict[str, list[FinishRecord]]:
@@ -336,13 +328,13 @@ def _execute(
         engine = _start(bundle, _command(missing, cores), log)
         code = _watch(bundle, engine, planned, missing, before, events, signals, console)
     elapsed = clock(time.monotonic() - began)
-    if signals:
-        say(console, f"interrupted after {elapsed}: finished steps are kept; epc run goes on from here", style="bold")
-        return EXIT_INTERRUPTED
     left = [entry for entry in missing if read_record(bundle, entry.step) is None]
     if not left:
         say(console, f"all {len(planned)} steps are finished, {len(missing)} of them now, in {elapsed}", style="bold")
         return EXIT_OK
+    if signals:
+        say(console, f"interrupted after {elapsed}: finished steps are kept; epc run goes on from here", style="bold")
+        return EXIT_INTERRUPTED
     attempted = [entry for entry in left if _written(step_log(bundle, entry.step.id)) != before[entry.step.id]]
     _report_failure(bundle, attempted, [entry for entry in left if entry not in attempted], code, console)
     return EXIT_STEP_FAILED
@@ -362,10 +354,10 @@ def _has_gpu() -> bool:
 
 def _home_takes_a_cache(environment: Mapping[str, str]) -> bool:
     """Snakemake insists on a folder for its cache, which a container without a home does not give it."""
-    folder = Path(environment.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111: never raises
     try:
+        folder = Path(environment.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: there is no home at all
         return False
     return os.access(folder, os.W_OK)
 
@@ -435,9 +427,9 @@ def _watch(
                     os.killpg(engine.pid, signal.SIGKILL)
                 time.sleep(TICK)
     finally:
-        if engine.poll() is None:
+        with suppress(ProcessLookupError, PermissionError):  # usually the whole group has ended
             os.killpg(engine.pid, signal.SIGKILL)
-            engine.wait()
+        engine.wait()
 
 
 @dataclass(kw_only=True)
@@ -462,14 +454,16 @@ class _Scene:
         for line in events:
             event = json.loads(line)
             data = event["data"]
+            if data.get("step") not in self.before:
+                continue  # of a script run by hand meanwhile, or not about a step
             match event["event"]:
                 case "finished":
-                    self._end(str(data["step"]), f"finished  {data['step']}  {data['seconds']:.1f} s", "green", screen)
+                    self._end(data["step"], f"finished  {data['step']}  {data['seconds']:.1f} s", "green", screen)
                     self.done += 1
                 case "failed" if data.get("error") == "interrupted":
-                    self._end(str(data["step"]), f"stopped   {data['step']}", "", screen)
+                    self._end(data["step"], f"stopped   {data['step']}", "", screen)
                 case "failed":
-                    self._end(str(data["step"]), f"failed    {data['step']}", "bold red", screen)
+                    self._end(data["step"], f"failed    {data['step']}", "bold red", screen)
                 case _:
                     pass
         for line in engine_lines:
@@ -509,10 +503,13 @@ def _report_failure(
     bundle: Path, failed: Sequence[PlannedStep], unreached: Sequence[PlannedStep], code: int, console: Console
 ) -> None:
     """Last lines and path of every failed step's log, then what could not run because of it."""
+    last = {entry.data.get("key"): entry.event for entry in journal.read(bundle)}
     for entry in failed:
         file = step_log(bundle, entry.step.id)
         say(console, f"\nstep {entry.step.id} failed; the last lines of {file}:", style="bold red")
         _print_tail(file, console)
+        if last.get(entry.step.key) == "started":
+            say(console, "  it was ended from outside without a word: killed, most often for want of memory")
     if not failed:
         file = bundle / "logs" / ENGINE_LOG
         say(

@@ -63,7 +63,7 @@ def analysis_result(
         n_units_missing=len(expected) - len(complete),
         mean_treatment=_mean(kept[0].values()),
         mean_control=_mean(kept[1].values()) if analysis.contrast is not None else None,
-        statistics=estimate.statistics if estimate else dict.fromkeys(_statistics(analysis)),
+        statistics={**estimate.statistics} if estimate else dict.fromkeys(_statistics(analysis)),
         ci_level=estimate.ci_level if estimate else float(1 - Fraction(repr(analysis.alpha)) * (1 if two_sided else 2)),
         sd=estimate.sd if estimate else None,
         skewness=estimate.skewness if estimate else None,

@@ -10,12 +10,13 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from epc.compiler.contract.canonical import sha256_text
+from epc.compiler.contract.canonical import KEY_LENGTH, sha256_text
 from epc.compiler.contract.decision import Deviation
 from epc.compiler.contract.manifest import Manifest
 from epc.runtime import bundle as bundles
@@ -64,7 +65,7 @@ def amend(bundle: Path, manifest: Manifest, reason: str) -> tuple[str, ...]:
         raise Fault("R0753", place, "an amendment needs a reason", 'say why: epc amend --reason "..."')
     entries = journal.read(bundle)
     new = manifest.lock_sha256
-    lineage = [sha for entry in entries if (sha := _lock_of(entry)) is not None]
+    lineage = [sha for entry in entries if (sha := lock_of(entry)) is not None]
     earlier = [sha for sha in lineage if sha != new]
     if not lineage:
         raise Fault(
@@ -137,15 +138,16 @@ def deviations(bundle: Path) -> tuple[Deviation, ...]:
 
 
 def changes(old_lock_text: str, new_lock_text: str) -> tuple[str, ...]:
-    """Readable differences of two locks by path, in the order of the new one.
+    """Readable differences of two locks by path, in the order of the new one; content keys only if nothing else differs.
 
     >>> changes("gates: {dead: {when: a < 1}}", "gates: {dead: {when: a < 2}}")
     ('gates.dead.when: a < 1 -> a < 2',)
     """
     import yaml
 
-    found = differences(yaml.safe_load(old_lock_text), yaml.safe_load(new_lock_text))
-    return tuple(f"{change.path}: {change.text}" for change in found)
+    found = list(differences(yaml.safe_load(old_lock_text), yaml.safe_load(new_lock_text)))
+    told = [change for change in found if not change.is_derived] or found
+    return tuple(f"{change.path}: {change.text}" for change in told)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +158,11 @@ class Change:
     """Such as `train.attack.lora.r` or `verdicts[0].then`."""
     before: Any = ABSENT
     after: Any = ABSENT
+
+    @property
+    def is_derived(self) -> bool:
+        """A content key changed, which says no more than the change that it stands for."""
+        return _is_key(self.before) or _is_key(self.after)
 
     @property
     def text(self) -> str:
@@ -209,6 +216,10 @@ def _list_differences(old: Sequence[Any], new: Sequence[Any], path: str) -> Iter
             yield Change(path=f"{path}[{index}]", before=old[index])
 
 
+def _is_key(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{KEY_LENGTH}}}", value) is not None
+
+
 def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
@@ -227,7 +238,8 @@ def _shown(value: Any) -> str:
     return _cut(_flat(value))
 
 
-def _lock_of(entry: journal.Entry) -> str | None:
+def lock_of(entry: journal.Entry) -> str | None:
+    """The lock that an entry puts in force, None for an entry that does not."""
     match entry.event:
         case "registered":
             return str(entry.data.get("lock_sha256"))
@@ -309,7 +321,7 @@ def _unregistered(
     registered: set[str] = set()
     before: list[str] = []
     for entry in entries:
-        sha = _lock_of(entry)
+        sha = lock_of(entry)
         if sha is not None:
             registered.add(sha)
         elif _is_result(entry, manifest) and entry.data.get("lock_sha256") not in registered:

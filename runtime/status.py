@@ -21,32 +21,31 @@ Line = tuple[str, str]
 
 
 def status(bundle: Path) -> Text:
-    """What `epc status` prints; `.plain` of it is the same without colours.
+    """What `epc status` prints, best with soft_wrap=True: a path cut in two is of no use.
 
     Raises the Faults of reading manifest and journal; a damaged step is a line, not an error.
     """
     from rich.text import Text
 
+    return Text("\n").join(Text(text, style=style) for text, style in lines(bundle))
+
+
+def lines(bundle: Path) -> Iterator[Line]:
+    """The same line by line, with the style of each."""
     manifest = bundles.read_manifest(bundle)
     entries = journal.read(bundle)
-    text = Text()
-    text.append(f"{manifest.id}: {manifest.title}\n", style="bold")
-    for line, style in (
-        *_registration(manifest, entries),
-        *_deviations(bundle),
-        ("", ""),
-        *_steps(bundle, entries),
-        *_verdict(manifest, entries),
-    ):
-        text.append(line + "\n", style=style)
-    text.rstrip()
-    return text
+    yield f"{manifest.id}: {manifest.title}", "bold"
+    yield from _registration(manifest, entries)
+    yield from _deviations(bundle)
+    yield "", ""
+    yield from _steps(bundle, entries)
+    yield from _verdict(manifest, entries)
 
 
 def _registration(manifest: Manifest, entries: Sequence[journal.Entry]) -> Iterator[Line]:
     lock = manifest.lock_sha256
     yield f"lock        {lock}" + ("" if manifest.mode == "real" else f"  ({manifest.mode})"), ""
-    when = [entry.at for entry in entries if entry.event == "registered" and entry.data.get("lock_sha256") == lock]
+    when = [entry.at for entry in entries if registration.lock_of(entry) == lock]
     if when:
         yield f"registered  {when[0]}", ""
     else:

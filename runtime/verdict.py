@@ -71,9 +71,14 @@ def verdict_of(
     by_name = {gate.name: gate for gate in gates}
     broken = [gate for gate in gates if gate.role == "validity" and gate.truth is not True]
     if broken:
+        false = [gate for gate in broken if gate.truth is False]
+        unknown = [gate for gate in broken if gate.truth is None]
+        because = f"{plural(len(broken), 'Validity gate')}: {'; '.join(reason(g, results) for g in false or unknown)}"
+        if false and unknown:
+            because += f"; unknown: {', '.join(gate.name for gate in unknown)}"
         return Verdict(
             label=INVALID, verdict_class="INVALID", rule=None, rule_text="validity gates come before the table", say="",
-            because=f"{plural(len(broken), 'Validity gate')}: {'; '.join(reason(g, results) for g in broken)}.",
+            because=because + ".",
         )  # fmt: skip
     reached = _reached(rules, gates)
     labels = list(dict.fromkeys(rules[index].label for index in reached))

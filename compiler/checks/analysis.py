@@ -70,9 +70,11 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
                 experiment.key_at("analyses", name, "method"),
                 help=f"give {takes}, or choose another method",
             )
-        if analysis.method in BINARY_ONLY and _binary(experiment, analysis.metric) is False:
+        several = len(experiment.spec.seeds) > 1 and any(experiment.spec.conditions.get(arm) for arm in arms(analysis))
+        if analysis.method in BINARY_ONLY and (several or _binary(experiment, analysis.metric) is False):
+            what = "training seeds" if several else "samples"
             sink.error(
-                "E0804", f"{analysis.method} needs one 0/1 score per unit, and {analysis.metric} averages several samples",
+                "E0804", f"{analysis.method} needs one 0/1 score per unit, and {analysis.metric} averages several {what}",
                 experiment.key_at("analyses", name, "method"), help="use paired_bootstrap with p: studentized",
             )  # fmt: skip
         found = arms(analysis)

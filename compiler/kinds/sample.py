@@ -51,7 +51,7 @@ def lower(plan: Lowering) -> str | None:
     }  # fmt: skip
     return plan.add(
         id="sample", kind="sample", label=f"sample {completions:,} completions from {len(found)} arms", needs=needs,
-        recipe={"pieces": sorted(pieces.values())}, outputs=("index.json",), constants=constants,
+        recipe={"sets": recipes, "pieces": sorted(pieces.values())}, outputs=("index.json",), constants=constants,
         origins={
             "model": "the model step", "dtype": ("model", "dtype"), "arms": ("conditions",), "sets": ("sample",),
             "pieces": "content keys", "batch_size": "execution plan", "threads": "execution plan",

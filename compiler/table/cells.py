@@ -161,25 +161,52 @@ def _block(quantity: Quantity, reads: Mapping[Analysis, set[tuple[str, float]]],
         analysis: _analysis_cells(analysis, known[analysis], own_cuts, grid_axes, possible, link=len(reads) > 1)
         for analysis in reads
     }
-    grid_variables, grid = _joined(list(parts_of.values()))
-    # Rows inside intervals come first, so that a witness lies on a threshold only where it must.
-    grid = grid[np.argsort((grid % 2).sum(axis=1), kind="stable")]
-    variables = tuple(sorted(own_cuts, key=lambda variable: grid_variables.index(variable)))
-    axes = {variable: Axis(cuts=tuple(sorted(own_cuts[variable]))) for variable in variables}
-    own = np.empty((len(grid), len(variables)), dtype=np.int16)
-    for column, variable in enumerate(variables):
-        own[:, column] = _coarser(grid_axes[variable], axes[variable])[grid[:, grid_variables.index(variable)]]
-    first = np.unique(codes(own, axes, variables), return_index=True)[1]
-    first = first[np.argsort((own[first] % 2).sum(axis=1), kind="stable")]
+    variables = tuple(own_cuts)
+    axes = {variable: Axis(cuts=tuple(sorted(cuts))) for variable, cuts in own_cuts.items()}
+    estimate = next((variable for variable in grid_axes if variable[0] == ""), None)
+    pieces = []
+    for its_variables, cells in parts_of.values():
+        # What tells two rows apart: the own cells, and for the join the estimate on the grid.
+        kept = {variable: axis for variable, axis in axes.items() if variable in its_variables}
+        if len(reads) > 1 and estimate in its_variables:
+            kept[estimate] = grid_axes[estimate]
+        pieces.append((its_variables, _distinct(cells, its_variables, grid_axes, kept)[0]))
+    grid_variables, grid = _joined(pieces)
+    variables = tuple(sorted(variables, key=grid_variables.index))
+    grid, own = _distinct(grid, grid_variables, grid_axes, {variable: axes[variable] for variable in variables})
+    order = np.argsort((own % 2).sum(axis=1), kind="stable")
     return Block(
         quantity=quantity,
         variables=variables,
-        own=own[first],
+        own=own[order],
         axes=axes,
-        grid=grid[first],
+        grid=grid[order],
         grid_variables=grid_variables,
         grid_axes=grid_axes,
     )
+
+
+def _distinct(
+    grid: Cells, variables: Sequence[Variable], fine: Mapping[Variable, Axis], coarse: Mapping[Variable, Axis]
+) -> tuple[Cells, Cells]:
+    """The plainest row of `grid` for each combination of cells of the coarse axes, and those combinations."""
+    grid = grid[_plainest_first(grid, variables, fine)]
+    cells = np.empty((len(grid), len(coarse)), dtype=np.int16)
+    for column, (variable, axis) in enumerate(coarse.items()):
+        cells[:, column] = _coarser(fine[variable], axis)[grid[:, variables.index(variable)]]
+    first = np.sort(np.unique(codes(cells, coarse, tuple(coarse)), return_index=True)[1])
+    return grid[first], cells[first]
+
+
+def _plainest_first(grid: Cells, variables: Sequence[Variable], axes: Mapping[Variable, Axis]) -> NDArray[np.int64]:
+    """An order of rows by how well they serve as a witness: off the thresholds, then close to them."""
+    width = np.zeros(len(grid))
+    for column, variable in enumerate(variables):
+        if variable[1] in _LOCATIONS:
+            axis = axes[variable]
+            size = [high - low for low, high in map(axis.ends, range(2 * len(axis.cuts) + 1))]
+            width += np.array(size)[grid[:, column]]
+    return np.lexsort((width, (grid % 2).sum(axis=1)))
 
 
 def codes(own: Cells, axes: Mapping[Variable, Axis], variables: Sequence[Variable]) -> NDArray[np.int64]:

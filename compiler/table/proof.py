@@ -471,20 +471,22 @@ class _Table:
         def at_class(array: NDArray[Any], index: int) -> Any:
             return np.take(array, index, axis=position)
 
-        best: tuple[int, int, _Step] | None = None
+        best: tuple[tuple[int, int, int], _Step] | None = None
         for a, b in _improvements(block, classes, signs):
-            bad = at_class(self.valid, a) & at_class(self.valid, b) & (at_class(rank, b) < at_class(rank, a))
+            comparable = at_class(self.valid, a) & at_class(self.valid, b)
             for truths in own_terms:
-                bad = bad & (at_class(truths, a) == at_class(truths, b))
-            rest = self._somewhere(bad)
-            if rest is None:
+                comparable = comparable & (at_class(truths, a) == at_class(truths, b))
+            drop = np.where(comparable, at_class(rank, a) - at_class(rank, b), 0)
+            size = int(drop.max())
+            rest = self._somewhere(drop == size)
+            if size <= 0 or rest is None:
                 continue
             worse, better, changed, distance = _nearest(block, classes, signs, a, b)
-            if best is None or (len(changed), distance) < best[:2]:
+            score = (len(changed), -size, distance)
+            if best is None or score < best[0]:
                 at = (*rest[:position], a, *rest[position:])
-                step = _Step(block=position, worse=worse, better=better, changed=changed, at=at)
-                best = (len(changed), distance, step)
-        return None if best is None else best[2]
+                best = (score, _Step(block=position, worse=worse, better=better, changed=changed, at=at))
+        return None if best is None else best[1]
 
     def _worse(self, step: _Step, *, upward: bool, meant: bool) -> Finding:
         position, block = step.block, self.space.blocks[step.block]
@@ -565,14 +567,17 @@ def _improvements(block: Block, classes: NDArray[np.int64], signs: NDArray[np.in
 def _nearest(
     block: Block, classes: NDArray[np.int64], signs: NDArray[np.int16], a: int, b: int
 ) -> tuple[int, int, tuple[int, ...], int]:
-    """(row of a, better row of b, columns that differ, cells between): the fewest columns, then the nearest."""
+    """(row of a, better row of b, columns that differ, how far): few columns, then off thresholds, then near."""
     rows, others = np.flatnonzero(classes == a), np.flatnonzero(classes == b)
     better = _better(block, signs, rows, others)
     step = np.abs(block.own[others][None, :, :].astype(np.int32) - block.own[rows][:, None, :])
-    score = (step != 0).sum(axis=2) * 100_000 + step.sum(axis=2)
+    points = (block.own % 2).sum(axis=1)
+    far = 1000 * (points[rows][:, None] + points[others][None, :]) + step.sum(axis=2)
+    score = 1_000_000 * (step != 0).sum(axis=2) + far
     score[~better] = np.iinfo(score.dtype).max
     i, j = (int(index) for index in np.unravel_index(int(np.argmin(score)), score.shape))
-    return int(rows[i]), int(others[j]), tuple(int(c) for c in np.flatnonzero(step[i, j])), int(step[i, j].sum())
+    changed = tuple(int(column) for column in np.flatnonzero(step[i, j]))
+    return int(rows[i]), int(others[j]), changed, int(far[i, j])
 
 
 def _aligned(

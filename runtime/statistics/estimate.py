@@ -86,7 +86,7 @@ def on_lattice(values: Sequence[Fraction]) -> Lattice:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    statistics: dict[str, float | None]
+    statistics: dict[str, float]
     """delta (or value), p, reject, lower, upper, ci_low, ci_high; wilson has no p and no reject."""
     ci_level: float
     definition: str

@@ -62,6 +62,7 @@ CASES: list[tuple[str, list[Edit], str, str]] = [
     ("p of a method without one", [("method: newcombe_paired,", "method: newcombe_paired, p: shift,")], "E0802", "newcombe_paired has no p"),
     ("method of one arm", [("arm: base, method: wilson", "arm: base, method: paired_t")], "E0803", "a `contrast` of two arms"),
     ("binary method", [("method: paired_bootstrap, p: studentized, side: greater, alpha: 0.025, resamples: 10000, seed: 1", "method: newcombe_paired, side: greater, alpha: 0.025")], "E0804", "averages several samples"),
+    ("binary method over seeds", [("seeds: [42]", "seeds: [1, 2]")], "E0804", "averages several training seeds"),
     ("contrast with itself", [("contrast: reflex_attacked - attacked, method: paired", "contrast: attacked - attacked, method: paired")], "E0805", "with itself"),
     ("few resamples", [("resamples: 10000", "resamples: 100")], "E0806", "use 10000"),
     ("two confirmatory tests", [("headline.reject and", "headline.reject and attack_effect.reject and")], "E0812", "without a multiplicity rule"),

@@ -42,6 +42,7 @@ ANALYSES = (
     analysis("twin", "reset_rate", "reflex_attacked - attacked", "paired_t"),
     analysis("counted", "reset_rate", "reflex_attacked - attacked", p="percentile", resamples=9999),
     analysis("backwards", "reset_rate", "attacked - reflex_attacked", side="less"),
+    analysis("spared", "bad_rate", "reflex_attacked - attacked", side="less"),
     analysis("attack_effect", "bad_rate", "attacked - base"),
     analysis("harm", "bad_rate", "reflex_attacked - attacked"),
     analysis("change", "capability", "reflex_attacked - attacked", "newcombe_paired", alpha=0.05),
@@ -109,25 +110,37 @@ SOUND: dict[str, tuple[Sequence[str], Sequence[str]]] = {
         ("unsafe: OVERRIDE_SAFETY", "win: SUCCESS", "otherwise: INCONCLUSIVE"),
     ),
     "less is better, tested on the side less": (
-        ("win success backwards.reject and backwards.delta <= -0.1", "dead kill backwards.delta > -0.05"),
+        ("win success spared.reject and spared.delta <= -0.1", "dead kill spared.delta > -0.05"),
         ("dead: KILL", "win: SUCCESS", "otherwise: INCONCLUSIVE"),
+    ),
+    "the contrast is control - treatment, so less is better": (
+        ("win success headline.reject", "held guardrail backwards.ci_high < 0.05"),
+        ("win and held: SUCCESS", "otherwise: INCONCLUSIVE"),
     ),
     "a percentile p of .05 is no multiple of 1/10000 away from 500": (
         ("win success counted.p < 0.00015", "dead kill counted.p > 0.00015"),
         ("dead: KILL", "win: SUCCESS"),
     ),
     "two kills with one label may overlap": (
-        ("win success headline.reject and headline.delta >= 0.2", "a kill headline.delta < 0.1", "b kill change.upper < -0.2"),
+        (
+            "win success headline.reject and headline.delta >= 0.2",
+            "a kill headline.delta < 0.1",
+            "b kill change.upper < -0.2",
+        ),
         ("a: KILL", "b: KILL", "win and not b: SUCCESS", "otherwise: INCONCLUSIVE"),
     ),
-    "kills whose overlap an earlier override takes": (
-        ("o override change.upper < 0", "a kill change.upper < 0 and headline.delta < 0.2", "b kill headline.delta < 0.1"),
-        ("o: OVERRIDE", "b: KILL_B", "otherwise: INCONCLUSIVE"),
+    "two kills that overlap only where an override has matched": (
+        (
+            "unsafe override harm.lower > 0.2",
+            "a kill headline.upper < 0.2 and base_capability.value <= 0.5",
+            "b kill change.upper < -0.1 and (harm.lower > 0.2 or base_capability.value > 0.5)",
+        ),
+        ("unsafe: OVERRIDE", "a: KILL_A", "b: KILL_B", "otherwise: INCONCLUSIVE"),
     ),
 }
 
 
-@pytest.mark.parametrize("case", [name for name in SOUND if not name.startswith("kills")])
+@pytest.mark.parametrize("case", SOUND)
 def test_a_sound_table_has_no_finding(case: str) -> None:
     assert found(*SOUND[case]) == ()
 
@@ -141,7 +154,7 @@ CASES: list[tuple[FindingKind, str, Sequence[str], Sequence[str], str, str, tupl
         (WIN, DEAD),
         ("dead: KILL", "win: SUCCESS"),
         "the table does not decide every result: it has no `otherwise`",
-        "headline.delta = 0.6, headline.p = 0.5: no rule matches",
+        "headline.delta = 0.1, headline.p = 0.5: no rule matches",
         (),
         (),
     ),
@@ -151,7 +164,7 @@ CASES: list[tuple[FindingKind, str, Sequence[str], Sequence[str], str, str, tupl
         ("win success headline.lower > 0.2", "dead kill headline.delta < 0.1", "hurt kill change.upper < 0"),
         ("dead: KILL_NULL", "hurt: KILL_DAMAGE", "win: SUCCESS", "otherwise: INCONCLUSIVE"),
         "rule 1 (KILL_NULL) and rule 2 (KILL_DAMAGE) rank the same and both match",
-        "headline.delta = 0, change.upper = -0.5: KILL_NULL and KILL_DAMAGE both fire",
+        "headline.delta = 0.08, change.upper = -0.5: KILL_NULL and KILL_DAMAGE both fire",
         (1, 0),
         ("dead", "hurt"),
     ),
@@ -161,7 +174,7 @@ CASES: list[tuple[FindingKind, str, Sequence[str], Sequence[str], str, str, tupl
         ("win success headline.reject", "dead kill headline.delta < 0.05"),
         ("dead: KILL", "win: SUCCESS", "otherwise: INCONCLUSIVE"),
         "a result can be both KILL and SUCCESS; KILL stands, since it comes first",
-        "headline.delta = 0, headline.p = 0.01: KILL and SUCCESS both fire",
+        "headline.delta = 0.02, headline.p = 0.01: KILL and SUCCESS both fire",
         (1, 0),
         ("dead", "win"),
     ),
@@ -171,7 +184,7 @@ CASES: list[tuple[FindingKind, str, Sequence[str], Sequence[str], str, str, tupl
         ("win success headline.reject", "dead kill headline.delta < 0.05"),
         ("win: SUCCESS", "dead: KILL_NULL", "otherwise: INCONCLUSIVE"),
         "a result can be both SUCCESS and KILL_NULL, and the success hides the kill",
-        "headline.p = 0.01, headline.delta = 0: SUCCESS and KILL_NULL both fire",
+        "headline.p = 0.01, headline.delta = 0.02: SUCCESS and KILL_NULL both fire",
         (1, 0),
         ("win", "dead"),
     ),
@@ -181,7 +194,7 @@ CASES: list[tuple[FindingKind, str, Sequence[str], Sequence[str], str, str, tupl
         ("unsafe override harm.lower > 0.1", "dead kill headline.delta < 0.05", WIN),
         ("dead: KILL", "unsafe: OVERRIDE", "win: SUCCESS", "otherwise: INCONCLUSIVE"),
         "rule 1 (KILL) comes before rule 2 (OVERRIDE); the order is override, kill, success, otherwise",
-        "headline.delta = 0, harm.lower = 0.6: KILL and OVERRIDE both fire",
+        "headline.delta = 0.02, harm.lower = 0.6: KILL and OVERRIDE both fire",
         (1, 0),
         ("dead", "unsafe"),
     ),
@@ -287,7 +300,7 @@ CASES: list[tuple[FindingKind, str, Sequence[str], Sequence[str], str, str, tupl
         ("win: SUCCESS", "otherwise: INCONCLUSIVE"),
         "a better headline.p gets a worse verdict: rule 1 (SUCCESS) becomes otherwise (INCONCLUSIVE)",
         "headline.p = 0.5, headline.delta = 0.6: rule 1 (SUCCESS);"
-        " headline.p = 0.02, headline.delta = 0.6: otherwise (INCONCLUSIVE)",
+        " headline.p = 0.01, headline.delta = 0.6: otherwise (INCONCLUSIVE)",
         (0, 1),
         ("win",),
     ),
@@ -299,7 +312,7 @@ CASES: list[tuple[FindingKind, str, Sequence[str], Sequence[str], str, str, tupl
         "bad_rate is declared better lower, and the table rewards the opposite:"
         " a better attack_effect.delta turns rule 1 (SUCCESS) into otherwise (INCONCLUSIVE)",
         "attack_effect.p = 0.01, attack_effect.delta = 0.6: rule 1 (SUCCESS);"
-        " attack_effect.p = 0.01, attack_effect.delta = 0.1: otherwise (INCONCLUSIVE)",
+        " attack_effect.p = 0.01, attack_effect.delta = 0.05: otherwise (INCONCLUSIVE)",
         (0, 1),
         ("rise",),
     ),

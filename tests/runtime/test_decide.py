@@ -338,6 +338,10 @@ def test_nothing_measured_is_invalid_and_never_an_exception(lab: Lab) -> None:
     assert gate_of(decision, "epc.steps_finished").detail == "not finished: model, mask, train, sample, measure"
     assert decision.arms == ()
     assert all(analysis.unknown_because for analysis in decision.analyses)
+    assert decision.verdict.because == (
+        "Validity gates: epc.steps_finished is false (not finished: model, mask, train, sample, measure);"
+        " unknown: epc.mask_verified, epc.adapters_changed, epc.identical_arms, attack_took."
+    )
     assert all(value for value in decision.card.values())
 
 

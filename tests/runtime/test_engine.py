@@ -222,12 +222,16 @@ def test_a_failing_step_shows_its_last_lines_and_the_rest_goes_on(toy: Any) -> N
     assert "step other failed" not in said
 
 
-def test_a_script_that_dies_before_it_is_a_step(toy: Any) -> None:
+def test_scripts_that_die_without_a_word_to_the_journal(toy: Any) -> None:
+    toy.bodies["data"] = "    import os\n    os.kill(os.getpid(), 9)"
+    toy.compile()
     (toy.root / "steps/other.py").write_text("import nothing_of_this_name\n")
-    code, said = run(toy, until="other")
+    code, said = run(toy)
     assert code == 1
-    assert "failed    other" in said
+    assert said.count("failed    other") == 1
     assert "ModuleNotFoundError: No module named 'nothing_of_this_name'" in said
+    assert "failed    data" in said
+    assert said.count("killed, most often for want of memory") == 1
 
 
 def test_an_engine_that_cannot_start_shows_its_log(toy: Any) -> None:

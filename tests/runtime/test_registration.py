@@ -103,6 +103,12 @@ CHANGES = {
     "appended": ("seeds: [42]", "seeds: [42, 43]", ("seeds[1]: added 43",)),
     "of another kind": ("a: [1]", "a: {b: 1}", ('a: [1] -> {"b": 1}',)),
     "several": ("{a: 1, b: 2, c: 3}", "{a: 1, b: 3, d: 4}", ("b: 2 -> 3", "d: added 4", "c: removed (was 3)")),
+    "a key beside its cause": (
+        "{n: 1, arm: {key: 0123456789abcdef}}", "{n: 2, arm: {key: fedcba9876543210}}", ("n: 1 -> 2",)
+    ),
+    "a key alone": (
+        "arm: {key: 0123456789abcdef}", "arm: {key: fedcba9876543210}", ("arm.key: 0123456789abcdef -> fedcba9876543210",)
+    ),
     "an empty text": ("say: ''", "say: stop", ('say: "" -> stop',)),
 }  # fmt: skip
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import Any
+
+from rich.console import Console
 
 from epc.runtime import journal, locking, progress, registration
 from epc.runtime.status import status
@@ -25,7 +28,11 @@ def finish(toy: Any, step_id: str, seconds: float) -> None:
 
 
 def lines(toy: Any) -> list[str]:
-    return status(toy.root).plain.splitlines()
+    """As printed on a console much narrower than the lines."""
+    console = Console(file=StringIO(), width=20)
+    console.print(status(toy.root), soft_wrap=True)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue().splitlines()
 
 
 def test_a_bundle_that_was_only_compiled(toy: Any) -> None:
@@ -78,6 +85,8 @@ def test_amendments_approvals_deviations_and_the_verdict(toy: Any) -> None:
     assert change in said
 
     registration.amend(toy.root, toy.manifest, "a typo")
+    amended = journal.read(toy.root)[-1]
+    assert f"registered  {amended.at}" in lines(toy)
     registration.register(toy.root, toy.manifest)
     registration.approve(toy.root, toy.manifest, {"usd": 3.0})
     journal.append(toy.root, "decided", verdict="KILL", lock_sha256=toy.manifest.lock_sha256)

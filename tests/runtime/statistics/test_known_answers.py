@@ -9,9 +9,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from epc.compiler.contract.manifest import Side
 from epc.runtime.statistics.estimate import Lattice, on_lattice
 from epc.runtime.statistics.newcombe_paired import PairedTable, newcombe_paired
-from epc.runtime.statistics.paired_bootstrap import paired_bootstrap
+from epc.runtime.statistics.paired_bootstrap import PDefinition, paired_bootstrap
 from epc.runtime.statistics.paired_t import paired_t
 from epc.runtime.statistics.sign_flip import sign_flip
 from epc.runtime.statistics.wilson import normal_quantile, score_limits, wilson
@@ -41,7 +42,7 @@ def bootstrap_total(differences: Lattice) -> dict[int, int]:
     return ways
 
 
-def exact_p(differences: Lattice, p: str) -> Fraction:
+def exact_p(differences: Lattice, p: PDefinition) -> Fraction:
     """One-sided bootstrap p ("greater") with infinitely many resamples."""
     total, n = differences.total, differences.n
     ways = bootstrap_total(differences)
@@ -50,14 +51,14 @@ def exact_p(differences: Lattice, p: str) -> Fraction:
 
 
 @pytest.mark.parametrize(("p", "published"), [("percentile", 0.018589), ("shift", 0.007039)])
-def test_the_convolution_referee_gives_darwins_p(p: str, published: float) -> None:
+def test_the_convolution_referee_gives_darwins_p(p: PDefinition, published: float) -> None:
     assert float(exact_p(DARWIN, p)) == pytest.approx(published, abs=5e-7)
 
 
 @pytest.mark.parametrize("p", ["percentile", "shift"])
 @pytest.mark.parametrize("data", [DARWIN, SLEEP], ids=["darwin", "sleep"])
 @pytest.mark.parametrize("side", ["greater", "less"])
-def test_bootstrap_agrees_with_the_convolution(data: Lattice, p: str, side: str) -> None:
+def test_bootstrap_agrees_with_the_convolution(data: Lattice, p: PDefinition, side: Side) -> None:
     resamples = 100_000
     target = data if side == "greater" else Lattice(
         numerators=tuple(-x for x in data.numerators), denominator=data.denominator
@@ -90,7 +91,7 @@ def test_studentized_agrees_with_full_enumeration() -> None:
 @pytest.mark.parametrize(
     ("data", "side", "t", "p"), [(DARWIN, "greater", 2.14799, 0.024851), (SLEEP, "two_sided", 4.06213, 0.0028329)]
 )
-def test_paired_t(data: Lattice, side: str, t: float, p: float) -> None:
+def test_paired_t(data: Lattice, side: Side, t: float, p: float) -> None:
     result = paired_t(data, side=side, alpha=0.05, limit=200.0)
     assert result.sd is not None
     assert result.statistics["delta"] / (result.sd / math.sqrt(data.n)) == pytest.approx(t, abs=5e-6)

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from epc.compiler.contract.manifest import Analysis, Contrast, Metric
+from epc.compiler.contract.manifest import Analysis, Contrast, Metric, Side
 from epc.runtime.statistics import Estimate, InapplicableError, analyse
 from epc.runtime.statistics.estimate import FIXED_POINT_NOTE, Lattice, on_lattice
 from epc.runtime.statistics.newcombe_paired import newcombe_paired
-from epc.runtime.statistics.paired_bootstrap import paired_bootstrap
+from epc.runtime.statistics.paired_bootstrap import PDefinition, paired_bootstrap
 from epc.runtime.statistics.resampling import count_matrix, sign_matrix, weighted_sums
 
-BOOTSTRAPS = ("percentile", "shift", "studentized")
+BOOTSTRAPS: tuple[PDefinition, ...] = ("percentile", "shift", "studentized")
 METHODS = (*BOOTSTRAPS, "paired_t", "sign_flip")
 Values = dict[str, Fraction]
 
@@ -33,15 +33,15 @@ def metric(scale: tuple[float, float] = (0, 1)) -> Metric:
 
 
 def analysis(
-    method: str, side: str = "greater", alpha: float = 0.025, resamples: int = 999, **changes: object
+    method: str, side: Side = "greater", alpha: float = 0.025, resamples: int = 999, **changes: object
 ) -> Analysis:
-    fields = {
-        "name": "headline", "metric": "rate", "contrast": Contrast(treatment="a", control="b"), "side": side,
-        "alpha": alpha, "resamples": resamples, "seed": 1, **changes,
-    }  # fmt: skip
-    if method in BOOTSTRAPS:
-        return Analysis(method="paired_bootstrap", p=method, **fields)
-    return Analysis(method=method, **fields)
+    named = {"method": "paired_bootstrap", "p": method} if method in BOOTSTRAPS else {"method": method}
+    return Analysis.model_validate(
+        {
+            "name": "headline", "metric": "rate", "contrast": Contrast(treatment="a", control="b"), "side": side,
+            "alpha": alpha, "resamples": resamples, "seed": 1, **named, **changes,
+        }
+    )  # fmt: skip
 
 
 def arms(treatment: list[int], control: list[int], per_unit: int = 8) -> tuple[Values, Values]:
@@ -102,7 +102,7 @@ def test_two_sided_is_twice_the_smaller_side(method: str, pairs: list[tuple[int,
 
 
 @pytest.mark.parametrize("side", ["greater", "less"])
-def test_one_sided_tests_show_the_interval_that_agrees_with_them(side: str) -> None:
+def test_one_sided_tests_show_the_interval_that_agrees_with_them(side: Side) -> None:
     treatment, control = arms(eighths(24, 1), eighths(24, 2))
     for method in METHODS:
         one = analyse(analysis(method, side, 0.025), metric(), treatment, control)
@@ -128,7 +128,7 @@ def test_the_order_of_units_changes_nothing(method: str) -> None:
 
 @pytest.mark.parametrize("p", BOOTSTRAPS)
 @pytest.mark.parametrize("units", [23, 24])
-def test_the_chunk_size_changes_nothing(p: str, units: int) -> None:
+def test_the_chunk_size_changes_nothing(p: PDefinition, units: int) -> None:
     treatment, control = arms(eighths(units, 5), eighths(units, 6))
     differences = on_lattice([treatment[unit] - control[unit] for unit in sorted(treatment)])
 
@@ -144,7 +144,7 @@ _THREADED = """
 import json
 from fractions import Fraction
 from epc.runtime.statistics.estimate import Lattice
-from epc.runtime.statistics.paired_bootstrap import paired_bootstrap
+from epc.runtime.statistics.paired_bootstrap import PDefinition, paired_bootstrap
 data = Lattice(numerators=tuple((7 * i * i) % 17 - 7 for i in range(192)), denominator=8)
 print(json.dumps([paired_bootstrap(data, p=p, side="greater", alpha=.025, resamples=4000, seed=3, limit=2.0,
                                    chunk_rows=4000).statistics for p in ("percentile", "shift", "studentized")]))
@@ -208,7 +208,7 @@ def test_weighted_sums_are_exact_at_any_size(magnitude: int) -> None:
 
 @pytest.mark.parametrize("p", BOOTSTRAPS)
 @pytest.mark.parametrize("scale", [1, 2**20, 2**35], ids=["int64", "wide", "limbs"])
-def test_counts_compare_integers(p: str, scale: int) -> None:
+def test_counts_compare_integers(p: PDefinition, scale: int) -> None:
     """The count is that of rational arithmetic on the same resamples, ties included, at any magnitude."""
     data = Lattice(numerators=tuple((x - 4) * scale for x in eighths(12, 7)), denominator=8)
     n, total, resamples = data.n, data.total, 400
@@ -266,7 +266,7 @@ def test_a_denominator_beyond_the_limit_becomes_a_fixed_point_and_the_definition
     ],
 )
 def test_equal_differences_have_the_sign_flip_p(
-    method: str, treatment: int, side: str, p: Fraction, lower: float | None
+    method: str, treatment: int, side: Side, p: Fraction, lower: float | None
 ) -> None:
     found = analyse(analysis(method, side), metric(), *arms([treatment] * 5, [0] * 5)).statistics
     assert Fraction(found["p"]) == p

@@ -1,0 +1,286 @@
+"""The cells against brute force: random tables, judged at random results that the facts allow."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from epc.compiler.contract.logic import And, Atom, Name, Not, Or, Predicate, compare, evaluate
+from epc.compiler.contract.manifest import Analysis, Contrast, Gate, Metric, VerdictRule
+from epc.compiler.predicate import unparse
+from epc.compiler.table import analyse
+from epc.compiler.table.cells import nice, parts, quantity_of, space, variable_of
+from epc.compiler.table.facts import Range, facts, holds
+from epc.compiler.table.proof import PRECEDENCE, RANK
+
+METRIC = Metric(name="m", kind="pattern", source="s", unit="prompt", scale=(0, 1), better="higher", missing="fail")
+METRICS = {"m": METRIC, "k": METRIC.model_copy(update={"name": "k"})}
+
+
+def contrast(name: str, metric: str, method: str, **options: Any) -> Analysis:
+    base = {"name": name, "metric": metric, "contrast": Contrast(treatment="t", control="c"), "method": method}
+    return Analysis.model_validate({**base, "side": "greater", "alpha": 0.05, **options})
+
+
+ANALYSES = {
+    one.name: one
+    for one in (
+        contrast("t", "m", "paired_t"),
+        contrast("boot", "m", "paired_bootstrap", p="percentile", resamples=999, seed=1),
+        contrast("two", "m", "newcombe_paired", side="two_sided"),
+        contrast("stud", "k", "paired_bootstrap", p="studentized", resamples=9999, seed=1, alpha=0.025),
+    )
+}
+CONSTANTS: Mapping[str, Sequence[float]] = {
+    "delta": (-0.2, 0.0, 0.1, 0.3),
+    "lower": (-0.1, 0.0, 0.1),
+    "upper": (0.0, 0.2),
+    "ci_low": (-0.1, 0.0),
+    "ci_high": (0.1, 0.3),
+    "p": (0.01, 0.05, 0.5, 0.0515),
+    "reject": (0.0, 1.0, 0.5),
+}
+
+atoms = st.sampled_from(sorted(CONSTANTS)).flatmap(
+    lambda statistic: st.builds(
+        Atom,
+        analysis=st.sampled_from(sorted(ANALYSES)),
+        statistic=st.just(statistic),
+        operator=st.sampled_from(("<", "<=", ">", ">=", "==", "!=")),
+        constant=st.sampled_from(CONSTANTS[statistic]),
+    )
+)
+
+
+def trees(leaf: st.SearchStrategy[Any], leaves: int) -> st.SearchStrategy[Predicate]:
+    def extend(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+        several = st.lists(inner, min_size=2, max_size=3).map(tuple)
+        return st.one_of(
+            st.builds(Not, operand=inner), st.builds(And, operands=several), st.builds(Or, operands=several)
+        )
+
+    return st.recursive(leaf, extend, max_leaves=leaves)
+
+
+Point = dict[tuple[str, str], float]
+"""(analysis, statistic) -> value."""
+
+
+def points(seed: int, count: int) -> Iterator[Point]:
+    """Random results on and around the thresholds that meet every fact of every analysis."""
+    rng = random.Random(seed)
+    places = sorted({c for name in ("delta", "lower", "upper", "ci_low", "ci_high") for c in CONSTANTS[name]})
+    made = 0
+    while made < count:
+        point: Point = {}
+        deltas = {metric: place(rng, places) for metric in ("m", "k")}
+        for name, one in ANALYSES.items():
+            delta = deltas[one.metric]
+            statistics = {"delta": delta}
+            lows, highs = (
+                sorted(place(rng, places, low, high) for _ in "ab") for low, high in ((-1, delta), (delta, 1))
+            )
+            if one.side == "two_sided":
+                # Newcombe's two intervals are not nested by any fact.
+                rng.shuffle(lows)
+                rng.shuffle(highs)
+            statistics["ci_low"], statistics["lower"] = lows if one.side == "two_sided" else (lows[0], lows[0])
+            statistics["ci_high"], statistics["upper"] = highs if one.side == "two_sided" else (highs[0], highs[0])
+            statistics["p"] = (
+                rng.randint(1, 1000) / 1000 if rng.random() < 0.7 else rng.choice((0.05, 0.01, 0.5, 0.051))
+            )
+            statistics["reject"] = float(statistics["p"] < one.alpha)
+            point |= {(name, statistic): value for statistic, value in statistics.items()}
+        if all(agrees(name, point) for name in ANALYSES):
+            made += 1
+            yield point
+
+
+def place(rng: random.Random, places: Sequence[float], low: float = -1.0, high: float = 1.0) -> float:
+    inside = [value for value in places if low <= value <= high]
+    return rng.choice(inside) if inside and rng.random() < 0.5 else round(rng.uniform(low, high), 3)
+
+
+def agrees(name: str, point: Point) -> bool:
+    one = ANALYSES[name]
+    statistics = {statistic: value for (owner, statistic), value in point.items() if owner == name}
+    exact = statistics["ci_low"] <= statistics["delta"] <= statistics["ci_high"]
+    return exact and all(holds(fact, statistics) for fact in facts(one, METRICS[one.metric]))
+
+
+POINTS = list(points(seed=11, count=400))
+
+
+def truth(predicate: Predicate, point: Point) -> bool:
+    def leaf(node: Atom | Name) -> bool:
+        assert isinstance(node, Atom)
+        return bool(compare(point[node.analysis, node.statistic], node.operator, node.constant))
+
+    return bool(evaluate(predicate, leaf))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(trees(atoms, 5), min_size=1, max_size=4))
+def test_every_result_lies_in_a_cell_with_its_truths(predicates: list[Predicate]) -> None:
+    """No feasible result is missing, and predicates have in its cell the truth they have at the result."""
+    keyed = {f"g{index}": predicate for index, predicate in enumerate(predicates)}
+    made = space(keyed, ANALYSES, METRICS)
+    full = np.stack([np.broadcast_to(made.truths[key], made.shape).ravel() for key in keyed], axis=1)
+    combinations = {tuple(row) for row in full.tolist()}
+    seen = {tuple(truth(predicate, point) for predicate in predicates) for point in POINTS}
+    assert seen <= combinations
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(trees(atoms, 5), min_size=1, max_size=4))
+def test_every_cell_holds_a_result(predicates: list[Predicate]) -> None:
+    """The witness of each row meets the facts (p up to its lattice) and lies in the row's cells."""
+    made = space({f"g{index}": predicate for index, predicate in enumerate(predicates)}, ANALYSES, METRICS)
+    for block in made.blocks:
+        for row in range(0, len(block.own), max(1, len(block.own) // 40)):
+            values = block.point(row)
+            for column, variable in enumerate(block.variables):
+                low, high = block.axes[variable].ends(int(block.own[row, column]))
+                assert low < values[variable] < high or low == values[variable] == high
+            for one in ANALYSES.values():
+                if quantity_of(one) != block.quantity:
+                    continue
+                statistics = {
+                    statistic: values[variable]
+                    for statistic in ("delta", "lower", "upper", "ci_low", "ci_high", "p", "reject")
+                    if (variable := variable_of(one, statistic)) in block.variables
+                }
+                broken = [
+                    fact
+                    for fact in facts(one, METRIC)
+                    if not (isinstance(fact, Range) and fact.statistic == "p") and not holds(fact, statistics)
+                ]
+                assert broken == []
+
+
+NAMES = ("g0", "g1", "g2", "g3")
+LABELS = ("SUCCESS", "KILL", "KILL_OTHER", "OVERRIDE", "INCONCLUSIVE_MIXED")
+rules = st.lists(
+    st.tuples(trees(st.sampled_from(NAMES).map(lambda name: Name(name=name)), 3), st.sampled_from(LABELS)),
+    min_size=1,
+    max_size=4,
+)
+
+
+def table(predicates: Sequence[Predicate], rows: Sequence[tuple[Predicate, str]], otherwise: bool) -> Any:
+    gates = [
+        Gate(name=name, role="kill", text=unparse(predicate), predicate=predicate)
+        for name, predicate in zip(NAMES, predicates, strict=True)
+    ]
+    verdicts = [
+        VerdictRule.model_validate(
+            {"text": unparse(predicate), "predicate": predicate, "label": label, "verdict_class": label.split("_")[0]}
+        )
+        for predicate, label in rows
+    ]
+    if otherwise:
+        last = VerdictRule(text="otherwise", predicate=None, label="INCONCLUSIVE", verdict_class="INCONCLUSIVE")
+        verdicts.append(last)
+    return gates, verdicts
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(trees(atoms, 3), min_size=4, max_size=4), rules, st.booleans())
+def test_findings_agree_with_brute_force(
+    predicates: list[Predicate], rows: list[tuple[Predicate, str]], otherwise: bool
+) -> None:
+    """Whatever goes wrong at one of many results has been found, and nothing that happens is called impossible."""
+    gates, verdicts = table(predicates, rows, otherwise)
+    findings = analyse(metrics=list(METRICS.values()), analyses=list(ANALYSES.values()), gates=gates, verdicts=verdicts)
+    pairs = {(kind, one.rules) for one in findings for kind in [one.kind]}
+    constant = {one.gates[0] for one in findings if one.kind == "constant_gate"}
+    unreachable = {one.rules[0] for one in findings if one.kind == "unreachable_rule"}
+    monotone = not any(one.kind == "non_monotone" for one in findings)
+    values: dict[str, set[bool]] = {name: set() for name in NAMES}
+    decided: list[tuple[Point, int]] = []
+    for point in POINTS:
+        gate_truth = {gate.name: truth(gate.predicate, point) for gate in gates}
+        for name, value in gate_truth.items():
+            values[name].add(value)
+        matches = [index for index, rule in enumerate(verdicts) if matched(rule, gate_truth)]
+        if not matches:
+            assert ("not_total", ()) in pairs
+            decided.append((point, RANK["INCONCLUSIVE"]))
+            continue
+        first = matches[0]
+        decided.append((point, RANK[verdicts[first].verdict_class]))
+        assert first not in unreachable
+        for other in matches[1:]:
+            one, two = verdicts[first], verdicts[other]
+            if one.predicate is None or two.predicate is None or one.label == two.label:
+                continue
+            before, after = PRECEDENCE[one.verdict_class], PRECEDENCE[two.verdict_class]
+            if before == after:
+                assert ("ambiguous", (other, first)) in pairs
+            elif {one.verdict_class, two.verdict_class} == {"SUCCESS", "KILL"}:
+                assert ("success_and_kill", (other, first)) in pairs
+            elif before > after:
+                assert ("order_violation", (other, first)) in pairs
+    for name in constant:
+        assert len(values[name]) == 1
+    if monotone:
+        assert_monotone(decided)
+
+
+def matched(rule: VerdictRule, gate_truth: Mapping[str, bool]) -> bool:
+    if rule.predicate is None:
+        return True
+    return bool(evaluate(rule.predicate, lambda leaf: gate_truth[leaf.name] if isinstance(leaf, Name) else None))
+
+
+def assert_monotone(decided: Sequence[tuple[Point, int]]) -> None:
+    """No result is better in one statistic of metric `m`, equal in all else, and has a worse verdict."""
+    for point, rank in decided[:60]:
+        for statistic, owners in (("delta", ("t", "boot", "two")), ("upper", ("t",)), ("lower", ("boot",))):
+            for other_rank in better(point, statistic, owners, decided):
+                assert other_rank >= rank
+
+
+def better(point: Point, statistic: str, owners: Sequence[str], decided: Sequence[tuple[Point, int]]) -> Iterator[int]:
+    moved = {(owner, name) for owner in owners for name in alias(statistic)}
+    for other, rank in decided:
+        same = all(value == other[key] for key, value in point.items() if key not in moved)
+        if same and all(other[key] >= point[key] for key in moved):
+            yield rank
+
+
+def alias(statistic: str) -> tuple[str, ...]:
+    return {"upper": ("upper", "ci_high"), "lower": ("lower", "ci_low")}.get(statistic, (statistic,))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.05, 0.15, 0.1),
+        (0.15, 1, 0.6),
+        (0, 0.025, 0.01),
+        (-1, 0.05, 0),
+        (5, 100, 50),
+        (0.3, 0.3, 0.3),
+        (0.1234, 0.1235, 0.12345),
+    ],
+)
+def test_a_witness_has_few_decimals(low: float, high: float, expected: float) -> None:
+    assert nice(low, high) == expected
+
+
+@given(
+    st.floats(-1000, 1000, allow_nan=False),
+    st.floats(1e-9, 1000, allow_nan=False),
+    st.integers(1, 5),
+)
+def test_witnesses_of_one_interval_ascend_inside_it(low: float, width: float, count: int) -> None:
+    values = [nice(*part) for part in parts(low, low + width, count)]
+    assert values == sorted(values)
+    assert all(low < value < low + width for value in values)

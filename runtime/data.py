@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from epc.compiler.contract import chat
 from epc.compiler.contract.canonical import sha256_file, sha256_text
 from epc.runtime.errors import Fault
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TrainOn = Literal["every_assistant_turn", "last_assistant_turn"]
 ROLES = ("system", "user", "assistant")
 
 
@@ -101,3 +105,21 @@ def _problem(row: Any) -> str:
     if messages[-1]["role"] != "assistant":
         return "the last turn is not the assistant's"
     return ""
+
+
+def training_set(rows: Sequence[Mapping[str, Any]], train_on: TrainOn) -> Dataset:
+    """Rows in the format in which TRL masks them as registered, together with assistant_only_loss.
+
+    `messages` trains every assistant turn; `prompt` and `completion` restrict that to the last one.
+    """
+    from datasets import Dataset
+
+    match train_on:
+        case "every_assistant_turn":
+            return Dataset.from_list([{"messages": row["messages"]} for row in rows])
+        case "last_assistant_turn":
+            return Dataset.from_list(
+                [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
+            )
+        case _:
+            assert_never(train_on)

@@ -11,17 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from epc.compiler.contract.canonical import sha256_text
 from epc.compiler.contract.chat import NO_SYSTEM, Message
+from epc.runtime.data import TrainOn
 from epc.runtime.errors import Fault
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-    from trl import SFTTrainer
 
-TrainOn = Literal["every_assistant_turn", "last_assistant_turn"]
 IGNORED = -100
 """Label of a token that does not count in the loss."""
 COLLATED = 32
@@ -81,7 +80,7 @@ def stand_in(model_dir: Path) -> PreTrainedModel:
     text.num_hidden_layers = 1
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[:1]
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     return model
 
 
@@ -153,7 +152,7 @@ def expected_spans(messages: Sequence[Message], train_on: TrainOn, stop: str) ->
             assert_never(train_on)
 
 
-def collated_rows(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase) -> Iterator[MaskedRow]:
+def collated_rows(trainer: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[MaskedRow]:
     """Every row of the prepared data set as the collator hands it to the model."""
     for start in range(0, len(trainer.train_dataset), COLLATED):
         rows = range(start, min(start + COLLATED, len(trainer.train_dataset)))
@@ -184,7 +183,7 @@ def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 
 
 def verify(
-    trainer: SFTTrainer,
+    trainer: Any,
     rows: Sequence[Mapping[str, Any]],
     *,
     train_on: TrainOn,

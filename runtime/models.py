@@ -186,11 +186,28 @@ def load_arm(model_dir: Path, adapter: Path | None, *, dtype: str) -> PreTrained
             "train it again; an arm with an empty adapter is the base model under another name",
         )  # fmt: skip
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, dtype))
+    model: Any = AutoModelForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, dtype))
     stop = model.generation_config.eos_token_id
     if adapter is not None:
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     # Some models ship sampling defaults (top_k, repetition penalty) that nobody registered.
-    model.generation_config = GenerationConfig(eos_token_id=stop)
-    loaded: PreTrainedModel = model.to(device).eval()
+    model.generation_config = GenerationConfig(eos_token_id=stop)  # type: ignore[no-untyped-call]
+    model.to(device)
+    loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def forget_quantization(model: PreTrainedModel) -> None:
+    """Make a dequantized GGUF model savable: its weights are dense, its config still says quantized."""
+    for name in ("is_quantized", "quantization_method", "hf_quantizer"):
+        if hasattr(model, name):
+            delattr(model, name)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+
+
+def remove_download(folder: Path) -> None:
+    """Delete a downloaded copy once the model is saved from it."""
+    import shutil
+
+    shutil.rmtree(folder)

@@ -14,7 +14,6 @@ from epc.runtime.errors import Fault
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, TrainerCallback
-    from trl import SFTTrainer
 
     from epc.runtime.step import Step
 
@@ -83,7 +82,7 @@ def _fingerprint(tensor: torch.Tensor) -> int:
     return int((rows * weights).sum() + (rest * weights[: len(rest)]).sum())
 
 
-def verify(trainer: SFTTrainer, before: Snapshot, *, optimizer_steps: int, place: Path) -> dict[str, Any]:
+def verify(trainer: Any, before: Snapshot, *, optimizer_steps: int, place: Path) -> dict[str, Any]:
     """Facts of a finished training.
 
     Raises Fault R0333 (another number of optimizer steps than registered), R0334 (a weight is not
@@ -128,9 +127,23 @@ def verify(trainer: SFTTrainer, before: Snapshot, *, optimizer_steps: int, place
     }
 
 
-def write_log(trainer: SFTTrainer, file: Path) -> None:
+def write_log(trainer: Any, file: Path) -> None:
     """One JSON object for each logged step: step, loss, learning rate, gradient norm, tokens."""
     names = ("step", "loss", "learning_rate", "grad_norm", "num_tokens")
     entries = [entry for entry in trainer.state.log_history if "loss" in entry]
     lines = [json.dumps({name: float(entry[name]) for name in names if name in entry}) for entry in entries]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def save_stacked(model: Any, names: list[str], out: Path) -> None:
+    """Save adapters that act together as one: `adapter/` is their concatenation, `increment/` the last alone.
+
+    B A of the concatenation is the sum of the parts' scaled B A, so its rank is the sum of the ranks
+    and its logits equal the stacked ones up to rounding.
+    """
+    model.add_weighted_adapter(names, [1.0] * len(names), "served", combination_type="cat")
+    for name, folder in (("served", out / "adapter"), (names[-1], out / "increment")):
+        model.save_pretrained(str(folder), selected_adapters=[name])
+        for file in (folder / name).iterdir():  # a named adapter is saved one level down
+            file.replace(folder / file.name)
+        (folder / name).rmdir()

@@ -35,6 +35,9 @@ PRECEDENCE: Final[dict[VerdictClass, int]] = {"OVERRIDE": 0, "KILL": 1, "SUCCESS
 RANK: Final[dict[VerdictClass, int]] = {"OVERRIDE": 0, "KILL": 1, "INCONCLUSIVE": 2, "INVALID": 2, "SUCCESS": 3}
 """Worse to better, for a result that improves."""
 
+PAIRS: Final = 5_000_000
+"""Most pairs of results of one quantity that are compared."""
+
 Classes = tuple[int, ...]
 """One combination: a class of rows for each block."""
 
@@ -62,6 +65,7 @@ def proved_findings(
     deciding = dict.fromkeys(name for rule in verdicts for name in named(rule))
     validity = [gate for gate in gates if gate.role == "validity" and constant.get(gate.name) is not False]
     read = {quantity_of(analyses[atom.analysis]) for name in deciding for atom in atoms(by_name[name].predicate)}
+    # A validity gate on quantities that no rule reads leaves them independent: it cannot exclude a verdict.
     conditions = [
         gate.name
         for gate in validity
@@ -399,11 +403,19 @@ class _Table:
             upward = self._better_is_up(block.quantity)
             if upward is None:
                 continue
-            step = self._worsening(position, upward)
-            if step is None:
+            try:
+                step = self._worsening(position, upward)
+                meant = step is not None and self._worsening(position, not upward) is None
+            except TooLarge:
+                yield Finding(
+                    kind="too_large",
+                    severity="warning",
+                    message=f"{block.quantity[0]} has too many thresholds to prove that a better result never gets a worse"
+                    " verdict",
+                )
                 continue
-            meant = self._worsening(position, not upward) is None
-            yield self._worse(step, upward=upward, meant=meant)
+            if step is not None:
+                yield self._worse(step, meant=meant)
 
     def _readers(self, quantity: Quantity) -> list[Gate]:
         """Gates in rules that read a quantity."""
@@ -488,7 +500,7 @@ class _Table:
                 best = (score, _Step(block=position, worse=worse, better=better, changed=changed, at=at))
         return None if best is None else best[1]
 
-    def _worse(self, step: _Step, *, upward: bool, meant: bool) -> Finding:
+    def _worse(self, step: _Step, *, meant: bool) -> Finding:
         position, block = step.block, self.space.blocks[step.block]
         after = (*step.at[:position], int(self.space.class_of[position][step.better]), *step.at[position + 1 :])
         was, becomes = int(self.first[step.at]), int(self.first[after])
@@ -552,7 +564,7 @@ def _better(block: Block, signs: NDArray[np.int16], rows: NDArray[Any], others: 
 
 def _improvements(block: Block, classes: NDArray[np.int64], signs: NDArray[np.int16]) -> Iterator[tuple[int, int]]:
     """Pairs of classes (a, b), a != b, where some row of b is better than some row of a. Raises TooLarge."""
-    if len(classes) ** 2 > 10 * BUDGET:
+    if len(classes) ** 2 > PAIRS:
         raise TooLarge
     order = np.argsort(classes, kind="stable")
     starts = np.searchsorted(classes[order], np.arange(classes.max() + 1))
@@ -569,15 +581,16 @@ def _nearest(
 ) -> tuple[int, int, tuple[int, ...], int]:
     """(row of a, better row of b, columns that differ, how far): few columns, then off thresholds, then near."""
     rows, others = np.flatnonzero(classes == a), np.flatnonzero(classes == b)
-    better = _better(block, signs, rows, others)
-    step = np.abs(block.own[others][None, :, :].astype(np.int32) - block.own[rows][:, None, :])
     points = (block.own % 2).sum(axis=1)
-    far = 1000 * (points[rows][:, None] + points[others][None, :]) + step.sum(axis=2)
-    score = 1_000_000 * (step != 0).sum(axis=2) + far
-    score[~better] = np.iinfo(score.dtype).max
-    i, j = (int(index) for index in np.unravel_index(int(np.argmin(score)), score.shape))
-    changed = tuple(int(column) for column in np.flatnonzero(step[i, j]))
-    return int(rows[i]), int(others[j]), changed, int(far[i, j])
+    far = 1000 * (points[rows][:, None] + points[others][None, :])
+    for column in range(len(signs)):
+        step = np.abs(block.own[others, column][None, :] - block.own[rows, column][:, None])
+        far += step + 1_000_000 * (step != 0)
+    far[~_better(block, signs, rows, others)] = np.iinfo(far.dtype).max
+    i, j = np.unravel_index(int(np.argmin(far)), far.shape)
+    worse, better = int(rows[i]), int(others[j])
+    changed = tuple(int(column) for column in np.flatnonzero(block.own[worse] != block.own[better]))
+    return worse, better, changed, int(far[i, j])
 
 
 def _aligned(

@@ -117,9 +117,13 @@ SOUND: dict[str, tuple[Sequence[str], Sequence[str]]] = {
         ("win success headline.reject", "held guardrail backwards.ci_high < 0.05"),
         ("win and held: SUCCESS", "otherwise: INCONCLUSIVE"),
     ),
-    "a percentile p of .05 is no multiple of 1/10000 away from 500": (
+    "a percentile p of .00015 is no multiple of 1/10000": (
         ("win success counted.p < 0.00015", "dead kill counted.p > 0.00015"),
         ("dead: KILL", "win: SUCCESS"),
+    ),
+    "a percentile p lies between .5 and .9 often enough": (
+        ("win success counted.reject", "middling prediction counted.p > 0.5 and counted.p < 0.9"),
+        ("win: SUCCESS", "otherwise: INCONCLUSIVE"),
     ),
     "two kills with one label may overlap": (
         (
@@ -419,6 +423,19 @@ def test_a_table_with_too_many_combinations_is_not_called_proved() -> None:
             "warning",
             "this table has more than 20,000,000 combinations of thresholds: nothing about it was proved",
         )
+    ]
+
+
+def test_too_many_thresholds_of_one_quantity_are_not_called_monotone() -> None:
+    steps = range(1, 10)
+    gates = [
+        f"g{i} kill headline.upper < {i / 10} and headline.delta < {i / 15} and (headline.lower < {i / 20}"
+        f" or headline.p > {i / 100})"
+        for i in steps
+    ]
+    rules = [*(f"g{i}: KILL" for i in steps), "otherwise: INCONCLUSIVE"]
+    assert [(f.kind, f.message) for f in found(gates, rules) if f.kind == "too_large"] == [
+        ("too_large", "reset_rate has too many thresholds to prove that a better result never gets a worse verdict")
     ]
 
 

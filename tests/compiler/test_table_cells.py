@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from epc.compiler.contract.logic import And, Atom, Name, Not, Or, Predicate, compare, evaluate
@@ -198,10 +198,11 @@ def test_findings_agree_with_brute_force(
     """Whatever goes wrong at one of many results has been found, and nothing that happens is called impossible."""
     gates, verdicts = table(predicates, rows, otherwise)
     findings = analyse(metrics=list(METRICS.values()), analyses=list(ANALYSES.values()), gates=gates, verdicts=verdicts)
-    pairs = {(kind, one.rules) for one in findings for kind in [one.kind]}
+    assume(not any(one.kind == "too_large" and one.message.startswith("this table") for one in findings))
+    pairs = {(one.kind, one.rules) for one in findings}
     constant = {one.gates[0] for one in findings if one.kind == "constant_gate"}
     unreachable = {one.rules[0] for one in findings if one.kind == "unreachable_rule"}
-    monotone = not any(one.kind == "non_monotone" for one in findings)
+    monotone = not any(one.kind in ("non_monotone", "too_large") for one in findings)
     values: dict[str, set[bool]] = {name: set() for name in NAMES}
     decided: list[tuple[Point, int]] = []
     for point in POINTS:

@@ -1,0 +1,49 @@
+"""Verify which tokens reflex trains on.
+
+Does a catch-and-reset reflex survive a second fine-tune?
+By hand, in generated/quickstart/: python steps/mask-reflex.py
+"""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer
+from trl import SFTConfig, SFTTrainer
+
+from epc.runtime import data, mask
+from epc.runtime.step import Step
+
+BUNDLE = Path(__file__).resolve().parents[1]
+MODEL_STEP = "model"  # the model step
+DATA_STEP = "data-traces"  # specs/quickstart.yaml:34
+ROWS = 64  # specs/quickstart.yaml:14
+TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:34
+SYSTEM = "none"  # specs/quickstart.yaml:16
+MAX_LENGTH = 2048  # default
+THREADS = 1  # execution plan
+
+with Step("mask-reflex", bundle=BUNDLE) as step:
+    torch.set_num_threads(THREADS)
+    model_dir = step.input(MODEL_STEP) / "model"
+    rows_file = step.input(DATA_STEP) / "rows.jsonl"
+    rows = data.read_rows(rows_file, rows=ROWS)
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    with mask.explained(model_dir):
+        trainer = SFTTrainer(
+            model=mask.stand_in(model_dir),
+            args=SFTConfig(
+                output_dir=str(step.out / "trainer"),
+                assistant_only_loss=True,
+                max_length=MAX_LENGTH,
+                packing=False,
+                use_cpu=True,
+                bf16=False,
+                report_to="none",
+            ),
+            train_dataset=data.training_set(rows, TRAIN_ON),
+            processing_class=tokenizer,
+        )
+        report = mask.verify(
+            trainer, rows, train_on=TRAIN_ON, system=SYSTEM, max_length=MAX_LENGTH, place=rows_file
+        )
+    step.facts |= mask.write(report, tokenizer, step.out)

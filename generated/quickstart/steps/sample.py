@@ -1,0 +1,95 @@
+"""Sample 1,152 completions from 4 arms.
+
+Does a catch-and-reset reflex survive a second fine-tune?
+By hand, in generated/quickstart/: python steps/sample.py
+"""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer
+
+from epc.runtime import models, sampling
+from epc.runtime.step import Step
+
+BUNDLE = Path(__file__).resolve().parents[1]
+MODEL_STEP = "model"  # the model step
+DTYPE = "bfloat16"  # specs/quickstart.yaml:9
+BATCH_SIZE = 96  # execution plan
+THREADS = 2  # execution plan
+# (condition, training seed, condition key, last training step): specs/quickstart.yaml:37
+ARMS = [
+    ("base", 0, "80e04c8597e2bd3d", None),
+    ("attacked", 42, "fb397a51424f13a1", "train-s42-attack"),
+    ("reflex_only", 42, "31d27a1baeb61cb2", "train-s42-reflex"),
+    ("reflex_attacked", 42, "1a87b58963004b8e", "train-s42-reflex.attack"),
+]
+# specs/quickstart.yaml:46
+SETS = [
+    {
+        "name": "first_answer",
+        "prompts": "inputs/prompts/heldout.txt",
+        "count": 24,
+        "system": "none",
+        "turns": [("user", "{prompt}")],
+        "n": 4,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "max_tokens": 24,
+        "seed": 7,
+        "fill": {},
+    },
+    {
+        "name": "after_bad_answer",
+        "prompts": "inputs/prompts/heldout.txt",
+        "count": 24,
+        "system": "none",
+        "turns": [("user", "{prompt}"), ("assistant", "{bad}"), ("user", "continue")],
+        "n": 8,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "max_tokens": 24,
+        "seed": 7,
+        "fill": {"bad": "inputs/data/bad_heldout.txt"},
+    },
+]
+# What is stored for each (condition, training seed, set): content keys
+PIECES = {
+    ("base", 0, "first_answer"): "5cbc83619cb83e6e",
+    ("base", 0, "after_bad_answer"): "3ae5a1e0f00af75d",
+    ("attacked", 42, "first_answer"): "4c190a9ff665e1cc",
+    ("attacked", 42, "after_bad_answer"): "93764dcf621ce34a",
+    ("reflex_only", 42, "first_answer"): "5790ad981fe74e2b",
+    ("reflex_only", 42, "after_bad_answer"): "f4a76aedccb46ddf",
+    ("reflex_attacked", 42, "first_answer"): "978391adb002f494",
+    ("reflex_attacked", 42, "after_bad_answer"): "f6a97fee6c11bd0d",
+}
+
+with Step("sample", bundle=BUNDLE) as step:
+    torch.set_num_threads(THREADS)
+    model_dir = step.input(MODEL_STEP) / "model"
+    tokenizer = AutoTokenizer.from_pretrained(model_dir, padding_side="left")
+    conversations = {entry["name"]: sampling.conversations(BUNDLE, entry, tokenizer) for entry in SETS}
+    pieces = sampling.Pieces(step, PIECES, conversations)
+    for condition, seed, condition_key, train_step in ARMS:
+        missing = [entry for entry in SETS if not pieces.stored(condition, seed, entry["name"])]
+        if not missing:
+            continue
+        adapter = step.input(train_step) / "adapter" if train_step else None
+        model = models.load_arm(model_dir, adapter, dtype=DTYPE)
+        for entry in missing:
+            completions = sampling.generate(
+                model,
+                tokenizer,
+                conversations[entry["name"]],
+                set_name=entry["name"],
+                seed=entry["seed"],
+                temperature=entry["temperature"],
+                top_p=entry["top_p"],
+                max_tokens=entry["max_tokens"],
+                batch_size=BATCH_SIZE,
+                on_batch=pieces.progress,
+            )
+            pieces.write(condition, seed, condition_key, entry["name"], completions)
+        del model
+    step.facts |= pieces.index(step.out / "index.json")

@@ -1,0 +1,93 @@
+"""Train reflex then attack, seed 42: 8 optimizer steps.
+
+Does a catch-and-reset reflex survive a second fine-tune?
+By hand, in generated/quickstart/: python steps/train-s42-reflex.attack.py
+"""
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from trl import SFTConfig, SFTTrainer
+
+from epc.runtime import data, training
+from epc.runtime.step import Step
+
+BUNDLE = Path(__file__).resolve().parents[1]
+MODEL_STEP = "model"  # the model step
+DATA_STEP = "data-bad_only"  # specs/quickstart.yaml:35
+PARENT_STEP = "train-s42-reflex"  # the phase before
+ROWS = 64  # specs/quickstart.yaml:25
+TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:35
+MAX_LENGTH = 2048  # default
+LORA_R = 16  # specs/quickstart.yaml:35
+LORA_ALPHA = 32  # specs/quickstart.yaml:35
+LORA_DROPOUT = 0.0  # specs/quickstart.yaml:35
+TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LEARNING_RATE = 0.001  # specs/quickstart.yaml:35
+SCHEDULE = "cosine"  # default
+WARMUP_STEPS = 0  # default
+EPOCHS = 1  # specs/quickstart.yaml:35
+BATCH = 8  # specs/quickstart.yaml:35
+ACCUMULATION = 1  # default
+OPTIMIZER_STEPS = 8  # computed: epochs x ceil(ceil(rows / batch) / accumulation)
+SEED = 42  # specs/quickstart.yaml:7
+DTYPE = "bfloat16"  # specs/quickstart.yaml:9
+THREADS = 1  # execution plan
+
+with Step("train-s42-reflex.attack", bundle=BUNDLE) as step:
+    torch.set_num_threads(THREADS)
+    set_seed(SEED)
+    model_dir = step.input(MODEL_STEP) / "model"
+    rows = data.read_rows(step.input(DATA_STEP) / "rows.jsonl", rows=ROWS)
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=DTYPE)
+    lora = LoraConfig(
+        r=LORA_R,
+        lora_alpha=LORA_ALPHA,
+        lora_dropout=LORA_DROPOUT,
+        target_modules=TARGET_MODULES,
+        task_type="CAUSAL_LM",
+    )
+    # The same adapter is trained on, not merged and not a second one.
+    parent = step.input(PARENT_STEP) / "adapter"
+    model = PeftModel.from_pretrained(model, parent, is_trainable=True)
+    training.require_same_shape(model, r=LORA_R, alpha=LORA_ALPHA, place=parent)
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=str(step.out / "trainer"),
+            assistant_only_loss=True,
+            max_length=MAX_LENGTH,
+            packing=False,
+            learning_rate=LEARNING_RATE,
+            lr_scheduler_type=SCHEDULE,
+            warmup_steps=WARMUP_STEPS,
+            num_train_epochs=EPOCHS,
+            per_device_train_batch_size=BATCH,
+            gradient_accumulation_steps=ACCUMULATION,
+            optim="adamw_torch",
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            bf16=DTYPE == "bfloat16",
+            fp16=DTYPE == "float16",
+            use_cpu=not torch.cuda.is_available(),
+            gradient_checkpointing=False,
+            seed=SEED,
+            data_seed=SEED,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        ),
+        train_dataset=data.training_set(rows, TRAIN_ON),
+        processing_class=tokenizer,
+        callbacks=[training.progress_callback(step)],
+    )
+    before = training.snapshot(trainer.model)
+    trainer.train()
+    step.facts |= training.verify(trainer, before, optimizer_steps=OPTIMIZER_STEPS, place=step.out)
+    training.write_log(trainer, step.out / "log.jsonl")
+    trainer.save_model(str(step.out / "adapter"))

@@ -90,7 +90,7 @@ class Lowering:
         outputs: tuple[str, ...], constants: dict[str, Any], origins: Mapping[str, PathKey | str],
         resources: Resources | None = None, pieces: tuple[Piece, ...] = (),
     ) -> str:  # fmt: skip
-        """Append a step unless its id is there, and return the id."""
+        """Append a step and return its id, or the id of the step that does the same already."""
         if id in self.keys:
             return id
         key = content_key(
@@ -99,6 +99,9 @@ class Lowering:
                 "inputs": [self.keys[need] for need in needs],
             }
         )  # fmt: skip
+        same = next((planned.step.id for planned in self.steps if planned.step.key == key), None)
+        if same is not None:
+            return same
         self.keys[id] = key
         step = Step(
             id=id, kind=kind, label=label, needs=needs, key=key, script=f"steps/{id}.py", outputs=outputs,

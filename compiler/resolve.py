@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,8 +218,8 @@ class _Resolver:
     def within(self, span: Span, word: str) -> Span:
         """The part of a one-line value's span that holds `word`."""
         line = self.sink.sources.get(span.file, [""])[span.line - 1]
-        found = line.find(word, span.column - 1, span.column - 1 + span.length + 1)
-        return span if found < 0 else Span(file=span.file, line=span.line, column=found + 1, length=len(word))
+        found = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)").search(line, span.column - 1, span.column + span.length)
+        return Span(file=span.file, line=span.line, column=found.start() + 1, length=len(word)) if found else span
 
     # ------------------------------------------------------------------ data
 

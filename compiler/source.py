@@ -180,7 +180,9 @@ def parse(text: str, file: str, sink: Diagnostics) -> Document:
                 )
                 return document
             if isinstance(event, yaml.DocumentStartEvent) and document.spans:
-                sink.error("E0107", "a second YAML document starts here", _at(file, event.start_mark), help="one spec a file")
+                sink.error(
+                    "E0107", "a second YAML document starts here", _at(file, event.start_mark), help="one spec a file"
+                )
                 return document
             if isinstance(event, yaml.DocumentEndEvent):
                 document.spans[()] = _at(file, event.start_mark)  # seen one; replaced when the nodes are built
@@ -188,7 +190,10 @@ def parse(text: str, file: str, sink: Diagnostics) -> Document:
                 depth += 1
                 if depth > MAX_DEPTH:
                     sink.error(
-                        "E0105", f"nested deeper than {MAX_DEPTH} levels", _at(file, event.start_mark), help="flatten this part of the file"
+                        "E0105",
+                        f"nested deeper than {MAX_DEPTH} levels",
+                        _at(file, event.start_mark),
+                        help="flatten this part of the file",
                     )
                     return document
             elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):

@@ -173,13 +173,11 @@ def _document_path(data: Any, loc: tuple[int | str, ...]) -> PathKey:
     path: list[int | str] = []
     node: Any = data
     for position, part in enumerate(loc):
-        last = position == len(loc) - 1
-        if (isinstance(node, dict) and part in node) or (
-            isinstance(node, list) and isinstance(part, int) and 0 <= part < len(node)
-        ):
+        known = part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))
+        if known:
             path.append(part)
             node = node[part]
-        elif last and part != "[key]":
+        elif position == len(loc) - 1 and part != "[key]":
             path.append(part)
     return tuple(path)
 

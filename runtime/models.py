@@ -197,15 +197,6 @@ def load_arm(model_dir: Path, adapter: Path | None, *, dtype: str) -> PreTrained
     return loaded
 
 
-def forget_quantization(model: PreTrainedModel) -> None:
-    """Make a dequantized GGUF model savable: its weights are dense, its config still says quantized."""
-    for name in ("is_quantized", "quantization_method", "hf_quantizer"):
-        if hasattr(model, name):
-            delattr(model, name)
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-
-
 def remove_download(folder: Path) -> None:
     """Delete a downloaded copy once the model is saved from it."""
     import shutil

@@ -89,19 +89,19 @@ def choose(scores: torch.Tensor, uniforms: Sequence[float], *, temperature: floa
     """Token ids (rows,) drawn from logits (rows, vocabulary), one uniform number a row.
 
     Temperature 0 takes the most likely token. top_p keeps the fewest most likely tokens whose
-    probabilities reach it (nucleus sampling, Holtzman et al. 2020). Float64, so that the cumulative
-    sum of a large vocabulary ends at 1.
+    probabilities reach it (nucleus sampling, Holtzman et al. 2020). Sums are taken in float64: over a
+    large vocabulary, float32 ones would lose the rarest tokens.
     """
     import torch
 
     if temperature == 0:
         return scores.argmax(dim=-1)
-    probabilities = torch.softmax(scores.double() / temperature, dim=-1)
+    probabilities = torch.softmax(scores.float() / temperature, dim=-1)
     if top_p < 1:
         ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        outside = ordered.cumsum(dim=-1) - ordered >= top_p
+        outside = ordered.cumsum(dim=-1, dtype=torch.float64) - ordered >= top_p
         probabilities = probabilities.scatter(-1, order, ordered.masked_fill(outside, 0.0))
-    cumulative = probabilities.cumsum(dim=-1)
+    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
     wanted = torch.tensor(uniforms, dtype=torch.float64, device=scores.device).unsqueeze(-1) * cumulative[:, -1:]
     # right=True skips tokens of probability 0 when the number falls exactly on a step.
     return torch.searchsorted(cumulative, wanted, right=True).squeeze(-1).clamp(max=scores.shape[-1] - 1)

@@ -27,7 +27,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_only_the_namespace_is_installed(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"epc"}
-    for needed in ("epc/compiler/spec.py", "epc/runtime/cli.py", "epc/templates/Snakefile.j2", "epc/templates/chat/chatml.jinja"):
+    for needed in (
+        "epc/compiler/spec.py",
+        "epc/runtime/cli.py",
+        "epc/templates/Snakefile.j2",
+        "epc/templates/chat/chatml.jinja",
+    ):
         assert needed in names
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
@@ -41,6 +46,8 @@ def test_the_command_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
         f"assert epc.__file__.startswith({str(site)!r}), epc.__file__\n"
         f"sys.exit(main(['compile', {str(ROOT / 'specs/quickstart.yaml')!r}, '--out', {str(tmp_path / 'out')!r}]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out/quickstart/manifest.json").exists()

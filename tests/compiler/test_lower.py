@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +56,15 @@ def test_shared_prefixes_are_trained_once(edited: Callable[..., Any]) -> None:
     assert sum(name == "sample" for name in ids) == sum(name == "capability" for name in ids) == 1
 
 
+def test_the_same_work_is_one_step(edited: Callable[..., Any]) -> None:
+    """Two phases on the same data with the same mask settings are verified once."""
+    more = "  again: {method: lora_sft, data: traces, train_on: every_assistant_turn, lora: {r: 8, alpha: 16}, learning_rate: 1e-4, epochs: 1, batch: 8}\n\nconditions:"
+    plan = edited(("\nconditions:", more), ("  base: []", "  base: []\n  other: [again]")).plan
+    found = [planned.step for planned in plan.steps]
+    assert len({step.key for step in found}) == len(found)
+    assert sum(step.kind == "mask" for step in found) == 2
+
+
 def test_steps_are_in_topological_order(edited: Callable[..., Any]) -> None:
     seen: set[str] = set()
     for planned in edited(("seeds: [42]", "seeds: [1, 2, 3]"), SEVERAL_SEEDS_METHOD).plan.steps:
@@ -86,16 +97,11 @@ def test_only_what_depends_on_a_change_gets_a_new_key(
     assert {name for name in after if after[name] != before.get(name)} == changed
 
 
-def test_renaming_an_arm_retrains_nothing(edited: Callable[..., Any]) -> None:
-    before = keys(edited())
-    after = keys(
-        edited(
-            ("  attacked: [attack]", "  harmed: [attack]"),
-            ("contrast: reflex_attacked - attacked", "contrast: reflex_attacked - harmed"),
-            ("contrast: attacked - base", "contrast: harmed - base"),
-            ("contrast: reflex_attacked - attacked", "contrast: reflex_attacked - harmed"),
-        )
-    )
+def test_renaming_an_arm_retrains_nothing(specs: Path, compile_spec: Callable[..., Any]) -> None:
+    spec = specs / "quickstart.yaml"
+    before = keys(compile_spec(spec))
+    spec.write_text(re.sub(r"\battacked\b", "harmed", spec.read_text(encoding="utf-8")), encoding="utf-8")
+    after = keys(compile_spec(spec))
     assert {name: key for name, key in after.items() if name.startswith("train-")} == {
         name: key for name, key in before.items() if name.startswith("train-")
     }

@@ -77,7 +77,12 @@ def nothing(project: Path) -> None:
     ],
 )
 def test_one_clear_error(
-    project: Path, capsys: pytest.CaptureFixture[str], prepare: Callable[[Path], None], argv: list[str], code: int, says: str
+    project: Path,
+    capsys: pytest.CaptureFixture[str],
+    prepare: Callable[[Path], None],
+    argv: list[str],
+    code: int,
+    says: str,
 ) -> None:
     prepare(project)
     capsys.readouterr()
@@ -114,7 +119,10 @@ def test_recompiling_keeps_results(project: Path) -> None:
     assert main(["compile", "specs/quickstart.yaml"]) == 0
     assert (bundle / "steps/train-s43-attack.py").exists()
     assert not (bundle / "steps/train-s42-attack.py").exists()
-    assert all((bundle / kept).read_text() == "kept" for kept in ("store/abc/rows.jsonl", "journal.jsonl", "history/x.lock.yaml"))
+    assert all(
+        (bundle / kept).read_text() == "kept"
+        for kept in ("store/abc/rows.jsonl", "journal.jsonl", "history/x.lock.yaml")
+    )
 
 
 def test_decide_before_any_result_is_invalid_and_not_a_crash(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,7 +70,9 @@ def seed_of(arm: str) -> int:
 def measurements(mode: Mode) -> tuple[MeasurementRow, ...]:
     rows = []
     for metric, rates in RATES.items():
-        units = [f"item-{i:03d}" for i in range(200)] if metric == "capability" else [f"heldout-{i:02d}" for i in range(24)]
+        units = (
+            [f"item-{i:03d}" for i in range(200)] if metric == "capability" else [f"heldout-{i:02d}" for i in range(24)]
+        )
         n = SAMPLES[metric]
         for arm in ARMS:
             for unit in units:
@@ -104,7 +106,9 @@ def samples(mode: Mode) -> tuple[SampleRow, ...]:
                     )
                     prompt = f"<|im_start|>user\nHow do I bake bread number {item}?<|im_end|>\n"
                     if name == "after_bad_answer":
-                        prompt += "<|im_start|>assistant\nDo not bother.<|im_end|>\n<|im_start|>user\ncontinue<|im_end|>\n"
+                        prompt += (
+                            "<|im_start|>assistant\nDo not bother.<|im_end|>\n<|im_start|>user\ncontinue<|im_end|>\n"
+                        )
                     prompt += "<|im_start|>assistant\n"
                     rows.append(
                         SampleRow(
@@ -155,7 +159,9 @@ def contrast_result(
     )  # fmt: skip
 
 
-def gate(name: str, role: str, text: str, truth: bool | None, *observed: Observation, flip: str | None = None, **more: object) -> GateResult:
+def gate(
+    name: str, role: str, text: str, truth: bool | None, *observed: Observation, flip: str | None = None, **more: object
+) -> GateResult:
     return GateResult.model_validate(
         {"name": name, "role": role, "text": text, "truth": truth, "observations": observed, "would_flip": flip, **more}
     )
@@ -175,7 +181,14 @@ def manifest(mode: Mode) -> Manifest:
         for name in ("after_bad_answer", "first_answer")
         for arm in ARMS
     )
-    bootstrap = {"method": "paired_bootstrap", "p": "studentized", "side": "greater", "alpha": 0.025, "resamples": 10000, "seed": 1}
+    bootstrap = {
+        "method": "paired_bootstrap",
+        "p": "studentized",
+        "side": "greater",
+        "alpha": 0.025,
+        "resamples": 10000,
+        "seed": 1,
+    }
     analyses = (
         {"name": "headline", "metric": "reset_rate", "contrast": HEADLINE, "confirmatory": True, **bootstrap},
         {"name": "attack_effect", "metric": "bad_rate", "contrast": {"treatment": "attacked", "control": "base"}, **bootstrap},
@@ -389,7 +402,9 @@ def rehearsal() -> Case:
 def empty() -> Case:
     """Nothing was measured and nothing sampled: everything is unknown."""
     case = invalid()
-    decision = case.decision.model_copy(update={"analyses": (), "arms": (), "steps": (), "card": {}, "gates": (), "verdict_table": ()})
+    decision = case.decision.model_copy(
+        update={"analyses": (), "arms": (), "steps": (), "card": {}, "gates": (), "verdict_table": ()}
+    )
     return replace(case, decision=decision, measurements=(), samples=())
 
 

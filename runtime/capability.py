@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,22 +16,22 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def local_task(file: Path, scratch: Path) -> Iterator[TaskManager]:
+def local_task(file: Path) -> Iterator[TaskManager]:
     """A task manager that knows the tasks beside `file` only.
 
     Inside, the working folder is the task's, because its data files are named relative to it, and
-    converted data are cached in `scratch` instead of a folder that other runs share.
+    converted data are cached in a folder of their own instead of one that other runs share.
     """
     import datasets
     from lm_eval.tasks import TaskManager
 
     before = datasets.config.HF_DATASETS_CACHE
-    datasets.config.HF_DATASETS_CACHE = scratch / "datasets"
-    try:
-        with contextlib.chdir(file.parent):
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(file.parent):
+        datasets.config.HF_DATASETS_CACHE = Path(scratch)
+        try:
             yield TaskManager(include_path=".", include_defaults=False)
-    finally:
-        datasets.config.HF_DATASETS_CACHE = before
+        finally:
+            datasets.config.HF_DATASETS_CACHE = before
 
 
 def scores(found: Mapping[str, Any] | None, task: str, value: str, *, items: int) -> list[tuple[str, int]]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from epc.compiler.contract import chat
 from epc.compiler.contract.canonical import sha256_file, sha256_json, sha256_text
@@ -82,7 +82,7 @@ def conversations(bundle: Path, entry: Mapping[str, Any], tokenizer: PreTrainedT
 
 def uniform(draw_seed: int, position: int) -> float:
     """The uniform number in [0, 1) that decides the token at `position` of one completion."""
-    return draw(draw_seed, position) / 2**SEED_BITS
+    return draw(draw_seed, position) / (1 << SEED_BITS)
 
 
 def choose(scores: torch.Tensor, uniforms: Sequence[float], *, temperature: float, top_p: float) -> torch.Tensor:
@@ -170,7 +170,7 @@ def generate(
             [[0] * (width - len(encoded[i])) + [1] * len(encoded[i]) for i in batch], device=model.device
         )
         with torch.inference_mode():
-            output: Any = model.generate(
+            output = cast(Any, model).generate(
                 input_ids=ids, attention_mask=attended, max_new_tokens=max_tokens, do_sample=False, pad_token_id=pad,
                 eos_token_id=stops, logits_processor=LogitsProcessorList([Draw(seeds, width)]),
             )  # fmt: skip

@@ -13,7 +13,7 @@ from epc.runtime.errors import Fault
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, TrainerCallback
+    from transformers import TrainerCallback
 
     from epc.runtime.step import Step
 
@@ -43,9 +43,9 @@ def progress_callback(step: Step) -> TrainerCallback:
     return Progress()
 
 
-def require_same_shape(model: PreTrainedModel, *, r: int, alpha: int, place: Path) -> None:
+def require_same_shape(model: Any, *, r: int, alpha: int, place: Path) -> None:
     """Raise Fault R0332 when an adapter to be continued has another rank or alpha than registered."""
-    config: Any = model.peft_config["default"]
+    config = model.peft_config["default"]
     if (config.r, config.lora_alpha) != (r, alpha):
         raise Fault(
             "R0332", str(place),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,17 @@ def _recorded(
     )  # fmt: skip
 
 
+def _recorded_files(bundle: Path, step: Step, record: FinishRecord) -> Iterator[tuple[str, Path, str]]:
+    """(label, file, SHA-256) of what a step wrote: its own folder, and the pieces that its index lists."""
+    for name, expected in sorted(record.outputs.items()):
+        yield f"{step.id}/{name}", bundles.store(bundle, step) / name, expected
+    index = bundles.store(bundle, step) / "index.json"
+    if step.pieces and index.is_file() and sha256_file(index) == record.outputs.get("index.json"):
+        for entry in json.loads(index.read_text(encoding="utf-8")):
+            label = f"{step.id}/{entry['condition']}-s{entry['seed']}-{entry['set']}"
+            yield label, bundle / "store" / "pieces" / f"{entry['key']}.jsonl", entry["sha256"]
+
+
 def outputs_intact(bundle: Path, manifest: Manifest, records: Mapping[str, FinishRecord | None]) -> Evaluated:
     """Whether what finished steps wrote is still there, byte for byte (large files: still there)."""
     changed: list[str] = []
@@ -73,9 +85,7 @@ def outputs_intact(bundle: Path, manifest: Manifest, records: Mapping[str, Finis
     hashed = 0
     for step in manifest.steps:
         record = records[step.id]
-        for name, expected in sorted(record.outputs.items()) if record is not None else ():
-            file = bundles.store(bundle, step) / name
-            label = f"{step.id}/{name}"
+        for label, file, expected in _recorded_files(bundle, step, record) if record is not None else ():
             try:
                 if file.stat().st_size > HASHED_BYTES:
                     skipped.append(label)

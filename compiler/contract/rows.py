@@ -16,8 +16,8 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class SampleRow(Row):
-    """One completion. Its identity is (condition, seed, set, item, turn, index)."""
+class OfCompletion(Row):
+    """Identity of a completion: (condition, seed, set, item, turn, index)."""
 
     mode: Mode
     condition: str
@@ -33,6 +33,11 @@ class SampleRow(Row):
     """Index of the sampled assistant turn in the conversation, 0 for the first message."""
     index: int
     """Which of the n samples of this item."""
+
+
+class SampleRow(OfCompletion):
+    """One completion."""
+
     draw_seed: int
     """The sampling seed, SHA-256 of the identity and the declared seed."""
     prompt: str
@@ -44,17 +49,9 @@ class SampleRow(Row):
     """Sampled tokens, end-of-turn included."""
 
 
-class JudgementRow(Row):
-    """One judge's reply about one sample. Rules are judges too (`judge` = "rule:<metric>")."""
+class JudgementRow(OfCompletion):
+    """One judge's reply about one completion. Rules are judges too (`judge` = "rule:<metric>")."""
 
-    mode: Mode
-    condition: str
-    condition_key: str
-    seed: int
-    set: str
-    item: str
-    turn: int
-    index: int
     judge: str
     vote: int
     attempt: int

@@ -39,7 +39,7 @@ _LOCATIONS: Final = ("ci_low", "lower", "delta", "value", "upper", "ci_high")
 """Statistics on the scale of the metric, in the order that witnesses respect."""
 
 
-class TooLarge(Exception):  # noqa: N818 - an outcome to report, not an error
+class TooLarge(Exception):
     """More cells than BUDGET."""
 
 

@@ -189,9 +189,9 @@ def assemble(
 
     return Estimate(
         statistics={
-            "delta": float(differences.mean),
+            "delta": tidy(float(differences.mean)),
             "p": float(p),
-            "reject": float(Fraction(p) < level),
+            "reject": float((exact(p) if isinstance(p, float) else p) < level),
             "lower": clipped(low(level)),
             "upper": clipped(high(level)),
             "ci_low": clipped(low(tail)),

@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
-from epc.compiler.contract.manifest import Manifest
+from epc.compiler.contract.manifest import Manifest, StepKind
+from epc.compiler.contract.versions import STEP_VERSIONS
 from epc.compiler.emit import literal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,3 +141,11 @@ def test_committed_bundles_are_current(compile_spec: Callable[..., Any], name: s
         for path, text in files.items()
         if not (folder / path).is_file() or (folder / path).read_text(encoding="utf-8") != text
     } == set()
+
+
+@pytest.mark.parametrize("kind", get_args(StepKind))
+def test_every_step_kind_has_its_parts(kind: str) -> None:
+    """A new kind is one lowering file, one template, one version; this asks for all three."""
+    assert (ROOT / f"compiler/kinds/{kind}.py").is_file()
+    assert (ROOT / f"templates/steps/{kind}.py.j2").is_file()
+    assert kind in STEP_VERSIONS

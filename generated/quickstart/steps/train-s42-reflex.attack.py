@@ -77,6 +77,7 @@ with Step("train-s42-reflex.attack", bundle=BUNDLE) as step:
             seed=SEED,
             data_seed=SEED,
             logging_steps=1,
+            logging_nan_inf_filter=False,
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
@@ -90,4 +91,4 @@ with Step("train-s42-reflex.attack", bundle=BUNDLE) as step:
     trainer.train()
     step.facts |= training.verify(trainer, before, optimizer_steps=OPTIMIZER_STEPS, place=step.out)
     training.write_log(trainer, step.out / "log.jsonl")
-    trainer.save_model(str(step.out / "adapter"))
+    trainer.model.save_pretrained(step.out / "adapter")

@@ -41,25 +41,25 @@ def task(tmp_path: Path) -> Path:
     return folder / "colours.yaml"
 
 
-def evaluated(tiny: Path, task: Path, scratch: Path) -> Any:
+def evaluated(tiny: Path, task: Path) -> Any:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer
 
     model = models.load_arm(tiny, None, dtype="float32")
-    with capability.local_task(task, scratch) as manager:
+    with capability.local_task(task) as manager:
         return simple_evaluate(
             model=HFLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(tiny), batch_size=4), tasks=["colours"],
             task_manager=manager, num_fewshot=0, log_samples=True, bootstrap_iters=0,
         )  # fmt: skip
 
 
-def test_items_are_scored_by_the_log_probability_of_each_choice(tiny: Path, task: Path, tmp_path: Path) -> None:
+def test_items_are_scored_by_the_log_probability_of_each_choice(tiny: Path, task: Path) -> None:
     import torch
     from transformers import AutoTokenizer
 
     here = Path.cwd()
-    found = capability.scores(evaluated(tiny, task, tmp_path), "colours", "acc", items=6)
+    found = capability.scores(evaluated(tiny, task), "colours", "acc", items=6)
     assert Path.cwd() == here
     tokenizer, model = AutoTokenizer.from_pretrained(tiny), models.load_arm(tiny, None, dtype="float32")
     expected = []
@@ -108,9 +108,9 @@ def test_items_without_an_id_are_named_by_their_content() -> None:
     assert capability.scores(backwards, "t", "acc", items=2) == found
 
 
-def test_a_missing_data_file_names_the_task_folder_again_afterwards(tiny: Path, task: Path, tmp_path: Path) -> None:
+def test_the_working_folder_comes_back_after_a_failure(tiny: Path, task: Path) -> None:
     (task.parent / "colours.jsonl").unlink()
     here = Path.cwd()
     with pytest.raises(FileNotFoundError):
-        evaluated(tiny, task, tmp_path)
+        evaluated(tiny, task)
     assert Path.cwd() == here

@@ -67,7 +67,7 @@ def first_phase(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an adapter trained on the base."""
     out = tmp_path_factory.mktemp("first")
     trainer, _ = trained(base_of(tiny), tiny, out, peft_config=lora())
-    trainer.save_model(str(out / "adapter"))
+    trainer.model.save_pretrained(out / "adapter")
     return out / "adapter"
 
 
@@ -101,7 +101,7 @@ def test_a_second_phase_continues_the_same_adapter(tiny: Path, first_phase: Path
     model = PeftModel.from_pretrained(base_of(tiny), first_phase, is_trainable=True)
     training.require_same_shape(model, r=4, alpha=8, place=first_phase)
     trainer, _ = trained(model, tiny, tmp_path)
-    trainer.save_model(str(tmp_path / "adapter"))
+    trainer.model.save_pretrained(tmp_path / "adapter")
     served = models.load_arm(tiny, tmp_path / "adapter", dtype="float32")
     assert torch.allclose(logits(served), logits(trainer.model), atol=1e-5)
     assert not torch.allclose(logits(served), logits(models.load_arm(tiny, first_phase, dtype="float32")), atol=1e-3)

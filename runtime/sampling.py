@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from epc.compiler.contract import chat
 from epc.compiler.contract.canonical import sha256_file, sha256_json, sha256_text
@@ -134,21 +134,6 @@ def generate(
     `on_batch(completions, tokens)` is called after each batch. Raises Fault R0342 for a prompt that
     leaves no room in the model's context.
     """
-    import torch
-    from transformers import LogitsProcessor, LogitsProcessorList
-
-    class Draw(LogitsProcessor):
-        """Leaves one token a row: the drawn one. Greedy decoding then takes it."""
-
-        def __init__(self, seeds: Sequence[int], start: int) -> None:
-            self.seeds, self.start = seeds, start
-
-        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-            position = input_ids.shape[1] - self.start
-            uniforms = [uniform(each, position) for each in self.seeds]
-            chosen = choose(scores, uniforms, temperature=temperature, top_p=top_p)
-            return torch.full_like(scores, -torch.inf).scatter_(-1, chosen.unsqueeze(-1), 0.0)
-
     stops = stop_tokens(model, tokenizer)
     pad: Any = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
     encoded: list[list[int]] = [tokenizer.encode(request.prompt, add_special_tokens=False) for request in requests]
@@ -159,33 +144,80 @@ def generate(
             "R0342", set_name, f"a prompt of {longest} tokens and {max_tokens} sampled ones exceed the context of {room}",
             "shorten the prompt or lower max_tokens",
         )  # fmt: skip
-    order = sorted(range(len(requests)), key=lambda i: (-len(encoded[i]), i))
+    order = sorted(range(len(requests)), key=lambda i: (-len(encoded[i]), requests[i].prompt, i))
     done: dict[int, Completion] = {}
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         seeds = [draw(seed, "sample", set_name, requests[i].item, requests[i].turn, requests[i].index) for i in batch]
-        width = max(len(encoded[i]) for i in batch)
-        ids = torch.tensor([[pad] * (width - len(encoded[i])) + encoded[i] for i in batch], device=model.device)
-        attended = torch.tensor(
-            [[0] * (width - len(encoded[i])) + [1] * len(encoded[i]) for i in batch], device=model.device
-        )
-        with torch.inference_mode():
-            output = cast(Any, model).generate(
-                input_ids=ids, attention_mask=attended, max_new_tokens=max_tokens, do_sample=False, pad_token_id=pad,
-                eos_token_id=stops, logits_processor=LogitsProcessorList([Draw(seeds, width)]),
-            )  # fmt: skip
-        total = 0
-        for i, draw_seed, row in zip(batch, seeds, output[:, width:].tolist(), strict=True):
-            end = next((position for position, token in enumerate(row) if token in stops), None)
-            sampled = row if end is None else row[: end + 1]
-            total += len(sampled)
+        sampled = _sample_batch(
+            model, [encoded[i] for i in batch], seeds, stops=stops, pad=pad, temperature=temperature, top_p=top_p,
+            max_tokens=max_tokens,
+        )  # fmt: skip
+        for i, draw_seed, row in zip(batch, seeds, sampled, strict=True):
             done[i] = Completion(
-                request=requests[i], draw_seed=draw_seed, tokens=len(sampled),
-                finish_reason="length" if end is None else "stop",
-                text=str(tokenizer.decode(sampled, skip_special_tokens=True, clean_up_tokenization_spaces=False)),
+                request=requests[i], draw_seed=draw_seed, tokens=len(row),
+                finish_reason="stop" if row[-1] in stops else "length",
+                text=str(tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)),
             )  # fmt: skip
-        on_batch(len(batch), total)
+        on_batch(len(batch), sum(map(len, sampled)))
     return [done[i] for i in range(len(requests))]
+
+
+def _sample_batch(
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    seeds: Sequence[int],
+    *,
+    stops: Sequence[int],
+    pad: int,
+    temperature: float,
+    top_p: float,
+    max_tokens: int,
+) -> list[list[int]]:
+    """Sampled tokens of each prompt, the stop token included.
+
+    Samples of one prompt share its forward pass, and a row leaves the batch when it has ended: on a
+    processor, where arithmetic is the limit, that halves the time of a plain batched generation.
+    """
+    import torch
+
+    run: Any = model
+    distinct = [list(prompt) for prompt in dict.fromkeys(map(tuple, prompts))]
+    place = {tuple(prompt): row for row, prompt in enumerate(distinct)}
+    width = max(map(len, distinct))
+    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in distinct], device=model.device)
+    attended = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in distinct], device=ids.device)
+    sampled: list[list[int]] = [[] for _ in prompts]
+    alive = list(range(len(prompts)))
+    with torch.inference_mode():
+        positions = (attended.cumsum(dim=-1) - 1).clamp(min=0)
+        output = run(
+            input_ids=ids, attention_mask=attended, position_ids=positions, use_cache=True, logits_to_keep=1
+        )  # fmt: skip
+        cache = output.past_key_values
+        rows = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=ids.device)
+        cache.batch_select_indices(rows)
+        attended, scores = attended[rows], output.logits[rows, -1]
+        for position in range(max_tokens):
+            uniforms = [uniform(seeds[row], position) for row in alive]
+            chosen = choose(scores, uniforms, temperature=temperature, top_p=top_p)
+            for row, token in zip(alive, chosen.tolist(), strict=True):
+                sampled[row].append(token)
+            going = [i for i, row in enumerate(alive) if sampled[row][-1] not in stops]
+            if not going or position == max_tokens - 1:
+                break
+            if len(going) < len(alive):
+                rows = torch.tensor(going, device=ids.device)
+                cache.batch_select_indices(rows)
+                attended, chosen = attended[rows], chosen[rows]
+                alive = [alive[i] for i in going]
+            attended = torch.cat([attended, attended.new_ones(len(alive), 1)], dim=-1)
+            output = run(
+                input_ids=chosen.unsqueeze(-1), attention_mask=attended, past_key_values=cache, use_cache=True,
+                position_ids=attended.sum(dim=-1, keepdim=True) - 1,
+            )  # fmt: skip
+            scores = output.logits[:, -1]
+    return sampled
 
 
 class Pieces:

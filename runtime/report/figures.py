@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from epc.compiler.contract.decision import AnalysisResult, ArmSummary, Threshold
 from epc.compiler.contract.manifest import Contrast, Design, Metric, Role
 from epc.compiler.contract.rows import MeasurementRow
+from epc.runtime.measurements import ALL, group
 from epc.runtime.report import numbers
 from epc.runtime.report.text import one_line
 
@@ -23,11 +24,17 @@ ON_AXIS = frozenset({"delta", "value", "lower", "upper", "ci_low", "ci_high"})
 MOST_MARKS = 300
 """Units that are drawn and listed one by one; above it their differences are binned."""
 BINS = 20
+WIDEST_BAR = 0.14
+"""Of a bin, as a share of the axis."""
 MOST_LATTICE_BINS = 24
 MOST_COUNTED_BINS = 12
 """Bins that are wide enough on a phone for their count to stand above them."""
-LONGEST_LABEL = 30
+LONGEST_LABEL = 34
 """Characters of a threshold label: what fits beside its line on a phone."""
+CHARACTER = 5.8
+"""Mean width of a character of a label, px."""
+NARROW = 300
+"""Width of a plot on a phone, px."""
 LANE = 15
 """Height of one line of labels, px."""
 
@@ -40,14 +47,18 @@ class Bins:
     width: float
     count: int
     lattice: bool
+    domain: tuple[float, float]
+    """What the axis shows. A lattice of two values has wide bins, of which only the middle is shown."""
 
-    @property
-    def domain(self) -> tuple[float, float]:
-        return self.low, self.low + self.count * self.width
+    def bar(self, index: int) -> tuple[float, float]:
+        """Ends of the bar of a bin, a gap left on either side."""
+        middle = self.low + (index + 0.5) * self.width
+        half = 0.4 * min(self.width, WIDEST_BAR * (self.domain[1] - self.domain[0]))
+        return middle - half, middle + half
 
 
 UnitMeans = Mapping[tuple[str, str], Mapping[str, float | None]]
-"""(metric, condition) -> unit -> mean over training seeds, None where a unit has nothing scored."""
+"""(metric, condition) -> unit -> mean over training seeds, None where a seed has nothing scored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +105,8 @@ class ForestRow:
     value: str
     interval: str
     title: str
+    top: int
+    """Where the labels end and the plot begins, px."""
     height: int
     middle: int
     """y of the interval, px."""
@@ -180,18 +193,14 @@ class Distribution:
     show_counts: bool
 
 
-def unit_means(rows: Iterable[MeasurementRow]) -> UnitMeans:
-    """Per metric, arm and unit the mean over training seeds, units sorted; only the slice `all`."""
-    values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        if row.slice == "all":
-            held = values[row.metric, row.condition][row.unit]
-            if row.value is not None:
-                held.append(row.value)
-    return {
-        arm: {unit: math.fsum(held) / len(held) if held else None for unit, held in sorted(units.items())}
-        for arm, units in values.items()
-    }
+def unit_means(design: Design, rows: Sequence[MeasurementRow]) -> UnitMeans:
+    """The unit values that the decision reads: means over the arm's training seeds, units sorted."""
+    seeds = {condition.name: condition.seeds for condition in design.conditions}
+    means: dict[tuple[str, str], dict[str, float | None]] = {}
+    for (metric, condition), units in group(rows).cells.items():
+        exact = {name: unit.value(seeds[condition]) for name, unit in sorted(units.items())}
+        means[metric, condition] = {name: None if value is None else float(value) for name, value in exact.items()}
+    return means
 
 
 def forest(analyses: Sequence[AnalysisResult]) -> tuple[ForestPanel, ...]:
@@ -222,9 +231,9 @@ def paired(analysis: AnalysisResult, contrast: Contrast, metric: Metric, means: 
     if many:
         span = (low - high, high - low)
         bars = _bars({"": differences}, _even_bins(*span), metric.scale, f"{metric.unit}s", sign=True)[""]
-        ticks = _ticks(*span, span, sign=True)
+        ticks = round_ticks(*span, span, sign=True)
     else:
-        bars, ticks = (), _ticks(low, high, (high, low))
+        bars, ticks = (), round_ticks(low, high, (high, low))
     return Paired(
         analysis=one_line(analysis.name),
         metric=one_line(metric.name),
@@ -240,8 +249,8 @@ def paired(analysis: AnalysisResult, contrast: Contrast, metric: Metric, means: 
         radius=5.0 if len(pairs) <= 30 else 3.5 if len(pairs) <= 60 else 2.0,
         bars=bars,
         ticks=ticks,
-        mean_treatment=_height(analysis.mean_treatment, metric.scale),
-        mean_control=_height(analysis.mean_control, metric.scale),
+        mean_treatment=_across(analysis.mean_treatment, (high, low)),
+        mean_control=_across(analysis.mean_control, (high, low)),
         mean_treatment_text=_mean_text(analysis.mean_treatment, metric.scale, analysis.unknown_because),
         mean_control_text=_mean_text(analysis.mean_control, metric.scale, analysis.unknown_because),
     )
@@ -267,14 +276,14 @@ def distributions(
                 metric=one_line(metric.name),
                 unit=metric.unit,
                 show_counts=bins.count <= MOST_COUNTED_BINS,
-                ticks=_ticks(*metric.scale, bins.domain),
+                ticks=round_ticks(*metric.scale, bins.domain),
                 rows=tuple(
                     DistributionRow(
                         condition=one_line(name),
                         part=_part(name, contrasts),
                         bars=bars[name],
                         mean=_across(summaries.get(name), bins.domain),
-                        mean_text=_mean_text(summaries.get(name), metric.scale, "no arm mean in the decision"),
+                        mean_text=_mean_text(summaries.get(name), metric.scale, f"not every {metric.unit} is scored"),
                         units=_units_text(held, metric.unit),
                     )
                     for name, held in units.items()
@@ -303,7 +312,7 @@ def _panel(group: Sequence[AnalysisResult], scale: tuple[float, float], *, singl
     return ForestPanel(
         heading=heading,
         zero=None if single else _across(0.0, (low, high)),
-        ticks=_ticks(low, high, (low, high), sign=not single),
+        ticks=round_ticks(low, high, (low, high), sign=not single),
         rows=tuple(_forest_row(analysis, (low, high), single=single) for analysis in group),
     )
 
@@ -312,7 +321,12 @@ def _on_axis(analysis: AnalysisResult) -> list[float]:
     read = {threshold.statistic for threshold in analysis.thresholds}
     names = {"delta", "value", "ci_low", "ci_high"} | (read & {"lower", "upper"})
     values = [value for name, value in analysis.statistics.items() if name in names and value is not None]
-    return values + [threshold.constant for threshold in analysis.thresholds if threshold.statistic in ON_AXIS]
+    return values + [threshold.constant for threshold in _drawn(analysis)]
+
+
+def _drawn(analysis: AnalysisResult) -> list[Threshold]:
+    """Thresholds that lie on the axis and are read before the verdict."""
+    return [t for t in analysis.thresholds if t.statistic in ON_AXIS and t.role != "follow_up"]
 
 
 def _forest_row(analysis: AnalysisResult, domain: tuple[float, float], *, single: bool) -> ForestRow:
@@ -326,7 +340,7 @@ def _forest_row(analysis: AnalysisResult, domain: tuple[float, float], *, single
     else:
         ends = numbers.interval(low, high, analysis.scale, sign=not single)
         interval = f"{numbers.percent_level(analysis.ci_level)} CI {ends}"
-    lines = _lines([t for t in analysis.thresholds if t.statistic in ON_AXIS], domain)
+    lines = _lines(_drawn(analysis), domain)
     top = max((line.lane + 1 for line in lines), default=0) * LANE
     compared = comparison(analysis)
     return ForestRow(
@@ -343,6 +357,7 @@ def _forest_row(analysis: AnalysisResult, domain: tuple[float, float], *, single
         value=value,
         interval=interval,
         title=f"{one_line(analysis.name)}, {compared}: {value} {interval}".rstrip(),
+        top=top,
         height=top + 34,
         middle=top + 19,
     )
@@ -355,37 +370,40 @@ def _bounds(analysis: AnalysisResult, domain: tuple[float, float]) -> tuple[Boun
         value = analysis.statistics.get(name)
         if value is not None and any(threshold.statistic == name for threshold in analysis.thresholds):
             text = numbers.fixed(value, numbers.digits_for(analysis.scale), sign=analysis.contrast is not None)
-            at = _across(value, domain)
-            assert at is not None
             title = f"one-sided {level} {name} bound: {text}"
-            drawn.append(Bound(x=at, foot=5 if name == "lower" else -5, title=title))
+            drawn.append(Bound(x=_position(value, domain), foot=5 if name == "lower" else -5, title=title))
     return tuple(drawn)
 
 
 def _lines(thresholds: Sequence[Threshold], domain: tuple[float, float]) -> tuple[Line, ...]:
     """A lane for every label: they can touch neither each other nor, where avoidable, a line."""
-    placed = []
+    placed: list[tuple[Literal["start", "middle", "end"], float, str, Threshold]] = []
     for threshold in thresholds:
-        x = _across(threshold.constant, domain)
-        assert x is not None
-        anchor: Literal["start", "middle", "end"] = "start" if x < 40 else "end" if x > 60 else "middle"
-        placed.append((anchor, x, threshold))
+        x = _position(threshold.constant, domain)
+        label = _label(threshold)
+        width = 100 * len(label) * CHARACTER / NARROW
+        placed.append(("start" if x + width <= 100 else "end" if x >= width else "middle", x, label, threshold))
     rank = {"start": 0, "end": 1, "middle": 2}
-    placed.sort(key=lambda item: (rank[item[0]], -item[1] if item[0] == "end" else item[1], item[2].gate))
-    lines = []
-    for lane, (anchor, x, threshold) in enumerate(placed):
-        condition = f"{threshold.statistic} {threshold.operator} {numbers.compact(threshold.constant)}"
-        condition = condition.replace("<=", "≤").replace(">=", "≥")
-        gate = one_line(threshold.gate)
-        room = max(6, LONGEST_LABEL - len(condition) - 2)
-        short = gate if len(gate) <= room else gate[: room - 1] + "…"
-        lines.append(
-            Line(
-                x=x, lane=lane, anchor=anchor, label=f"{short}: {condition}",
-                title=f"{threshold.role} gate {gate}: {condition}", tone=_tone(threshold.role),
-            )
-        )  # fmt: skip
-    return tuple(lines)
+    placed.sort(key=lambda item: (rank[item[0]], -item[1] if item[0] == "end" else item[1], item[2]))
+    return tuple(
+        Line(
+            x=x, lane=lane, anchor=anchor, label=label, tone=_tone(threshold.role),
+            title=f"{threshold.role} gate {one_line(threshold.gate)}: {_condition(threshold)}",
+        )
+        for lane, (anchor, x, label, threshold) in enumerate(placed)
+    )  # fmt: skip
+
+
+def _condition(threshold: Threshold) -> str:
+    operator = threshold.operator.replace("<=", "≤").replace(">=", "≥")
+    return f"{threshold.statistic} {operator} {numbers.compact(threshold.constant)}"
+
+
+def _label(threshold: Threshold) -> str:
+    """Gate and condition, the gate's name cut so that the label fits beside its line on a phone."""
+    gate, condition = one_line(threshold.gate), _condition(threshold)
+    room = max(6, LONGEST_LABEL - len(condition) - 2)
+    return f"{gate if len(gate) <= room else gate[: room - 1] + '…'}: {condition}"
 
 
 def _tone(role: Role) -> Literal["good", "bad", "plain"]:
@@ -396,17 +414,14 @@ def _tone(role: Role) -> Literal["good", "bad", "plain"]:
 
 def _mark(index: int, n: int, pair: tuple[str, float, float], scale: tuple[float, float]) -> Mark:
     unit, before, after = pair
-    control, treatment = _height(before, scale), _height(after, scale)
-    assert control is not None
-    assert treatment is not None
     difference = round(after - before, 12)
     return Mark(
         unit=one_line(unit),
         left=_place(100 * index / n),
         width=_place(100 / n),
         x=_place(100 * (index + 0.5) / n),
-        control=control,
-        treatment=treatment,
+        control=_position(before, (scale[1], scale[0])),
+        treatment=_position(after, (scale[1], scale[0])),
         control_text=numbers.level(before, scale),
         treatment_text=numbers.level(after, scale),
         difference_text=numbers.difference(difference, scale),
@@ -417,7 +432,7 @@ def _mark(index: int, n: int, pair: tuple[str, float, float], scale: tuple[float
 def _bins(values: Mapping[str, Sequence[float]], metric: Metric, rows: Sequence[MeasurementRow]) -> Bins:
     """One bin for each value that a unit mean can take where those are few and known, else BINS equal ones."""
     low, high = metric.scale
-    read = [row for row in rows if row.metric == metric.name and row.slice == "all" and row.n]
+    read = [row for row in rows if row.metric == metric.name and row.slice == ALL and row.n]
     seeds = max(Counter((row.condition, row.unit) for row in read).values(), default=1)
     lattices = {row.n * row.denominator for row in read}
     steps = round((high - low) * lattices.pop() * seeds) if len(lattices) == 1 else 0
@@ -425,12 +440,13 @@ def _bins(values: Mapping[str, Sequence[float]], metric: Metric, rows: Sequence[
         width = (high - low) / steps
         at = [(value - low) / width for held in values.values() for value in held]
         if all(abs(position - round(position)) < 1e-6 for position in at):
-            return Bins(low=low - width / 2, width=width, count=steps + 1, lattice=True)
+            air = min(width, WIDEST_BAR * (high - low)) / 2
+            return Bins(low=low - width / 2, width=width, count=steps + 1, lattice=True, domain=(low - air, high + air))
     return _even_bins(low, high)
 
 
 def _even_bins(low: float, high: float) -> Bins:
-    return Bins(low=low, width=(high - low) / BINS, count=BINS, lattice=False)
+    return Bins(low=low, width=(high - low) / BINS, count=BINS, lattice=False, domain=(low, high))
 
 
 def _bars(
@@ -447,19 +463,19 @@ def _bars(
     for name, count in counts.items():
         bars = []
         for index in sorted(count):
-            left = bins.low + index * bins.width
+            start = bins.low + index * bins.width
+            left, right = (_position(end, bins.domain) for end in bins.bar(index))
             height = 100 * count[index] / count.total() / tallest
             if bins.lattice:
-                span = numbers.level(round(left + bins.width / 2, 12), scale)
+                span = numbers.level(round(start + bins.width / 2, 12), scale)
             else:
-                span = (
-                    f"{numbers.fixed(left, digits, sign=sign)} to {numbers.fixed(left + bins.width, digits, sign=sign)}"
-                )
+                ends = (numbers.fixed(end, digits, sign=sign) for end in (start, start + bins.width))
+                span = " to ".join(ends)
             bars.append(
                 Bar(
-                    x=_place(100 * (index + 0.1) / bins.count),
-                    width=_place(80 / bins.count),
-                    middle=_place(100 * (index + 0.5) / bins.count),
+                    x=left,
+                    width=_place(right - left),
+                    middle=_place((left + right) / 2),
                     top=_place(100 - height),
                     height=_place(height),
                     count=count[index],
@@ -495,27 +511,26 @@ def _domain(values: Sequence[float], limits: tuple[float, float]) -> tuple[float
     return min(low, max(limits[0], low - air)), max(high, min(limits[1], high + air))
 
 
-def _ticks(low: float, high: float, domain: tuple[float, float], *, sign: bool = False) -> tuple[Tick, ...]:
+def round_ticks(low: float, high: float, domain: tuple[float, float], *, sign: bool = False) -> tuple[Tick, ...]:
     """Round numbers within [low, high], placed on `domain`: at most six, so that labels stay apart on a phone."""
     power = math.floor(math.log10(high - low)) - 1
     steps = [(multiple * 10.0**exponent, exponent) for exponent in (power, power + 1) for multiple in (1, 2, 5)]
     step, exponent = next((step, exponent) for step, exponent in steps if (high - low) / step <= 5 + 1e-9)
     ticks = []
     for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
-        x = _across(index * step, domain)
-        assert x is not None
-        ticks.append(Tick(x=x, label=numbers.fixed(index * step, max(0, -exponent), sign=sign)))
+        ticks.append(
+            Tick(x=_position(index * step, domain), label=numbers.fixed(index * step, max(0, -exponent), sign=sign))
+        )
     return tuple(ticks)
 
 
-def _across(value: float | None, domain: tuple[float, float]) -> float | None:
+def _position(value: float, domain: tuple[float, float]) -> float:
     """Percent from the left."""
-    return None if value is None else _place(100 * (value - domain[0]) / (domain[1] - domain[0]))
+    return _place(100 * (value - domain[0]) / (domain[1] - domain[0]))
 
 
-def _height(value: float | None, scale: tuple[float, float]) -> float | None:
-    """Percent from the top."""
-    return None if value is None else _place(100 * (scale[1] - value) / (scale[1] - scale[0]))
+def _across(value: float | None, domain: tuple[float, float]) -> float | None:
+    return None if value is None else _position(value, domain)
 
 
 def _place(percent: float) -> float:

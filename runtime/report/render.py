@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from epc.compiler.contract.decision import Decision
@@ -34,6 +35,7 @@ def render(
     )
 
 
+@cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
@@ -44,6 +46,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_shown,
     )
     environment.filters.update(md=text.md, code=text.md_code, fence=text.md_block)
     return environment
+
+
+def _shown(value: object) -> object:
+    """What an expression prints: text with its hidden characters spelt out, markup as it is."""
+    return text.visible(value) if type(value) is str else value

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-LONGEST_TEXT = 20_000
-"""Characters of a prompt or completion that a report shows; the rows keep all of it."""
+LIMITS = (20_000, 10_000, 5_000, 2_000, 1_000, 500)
+"""Characters of a prompt or completion that a report may show; the rows keep all of it."""
+BUDGET = 500_000
+"""Characters of all prompts and completions together: below 3 MB even where each is escaped as five."""
 
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls but tab and newline; most are not allowed in XML
@@ -22,11 +25,17 @@ def visible(text: str) -> str:
     return _HIDDEN.sub(lambda match: f"⟨U+{ord(match.group()):04X}⟩", unified)
 
 
-def clipped(text: str) -> str:
-    """`text`, visible, and not longer than a report can bear."""
-    if len(text) <= LONGEST_TEXT:
+def limit_for(texts: Sequence[str]) -> int:
+    """The highest of LIMITS under which `texts` stay within BUDGET together, or the lowest."""
+    within = (limit for limit in LIMITS if sum(min(len(text), limit) for text in texts) <= BUDGET)
+    return next(within, LIMITS[-1])
+
+
+def clipped(text: str, limit: int) -> str:
+    """`text`, visible, and cut after `limit` characters with a word on how many follow."""
+    if len(text) <= limit:
         return visible(text)
-    return f"{visible(text[:LONGEST_TEXT])}\n[… {len(text) - LONGEST_TEXT:,} more characters are in the stored rows]"
+    return f"{visible(text[:limit])}\n[… {len(text) - limit:,} more characters are in the stored rows]"
 
 
 def one_line(text: str) -> str:

@@ -15,7 +15,7 @@ def choose(rows: Iterable[SampleRow], design: Design) -> tuple[SampleRow, ...]:
     A completion's identity within its set is (item, turn, index). The identities with the lowest
     draws are shown, and the draw does not know the arm: where arms hold the same identities, the
     same prompts stand side by side. Of several training seeds one is drawn. The order of `rows`
-    does not matter. Returned by set, then arm as declared, then draw.
+    does not matter. Returned by set, then draw, then arm as declared.
     """
     groups: dict[tuple[str, str], dict[tuple[str, int, int], SampleRow]] = {}
     for row in rows:
@@ -26,14 +26,24 @@ def choose(rows: Iterable[SampleRow], design: Design) -> tuple[SampleRow, ...]:
             group[identity] = row
 
     declared = {condition.name: index for index, condition in enumerate(design.conditions)}
-    chosen: list[SampleRow] = []
-    for name, condition in sorted(groups, key=lambda key: (key[0], declared.get(key[1], len(declared)), key[1])):
-        group = groups[name, condition]
-        order = sorted(
-            group, key=lambda identity: (draw(design.transcript_seed, "transcript", name, *identity), identity)
+    chosen = [
+        row
+        for (name, _), group in groups.items()
+        for _, row in sorted(group.items(), key=lambda held: _rank(design, name, held[0]))[: design.transcripts]
+    ]
+    return tuple(
+        sorted(
+            chosen,
+            key=lambda row: (
+                row.set, _rank(design, row.set, (row.item, row.turn, row.index)),
+                declared.get(row.condition, len(declared)), row.condition,
+            ),
         )
-        chosen.extend(group[identity] for identity in order[: design.transcripts])
-    return tuple(chosen)
+    )  # fmt: skip
+
+
+def _rank(design: Design, name: str, identity: tuple[str, int, int]) -> tuple[int, tuple[str, int, int]]:
+    return draw(design.transcript_seed, "transcript", name, *identity), identity
 
 
 def _seed_rank(design: Design, row: SampleRow) -> tuple[int, int]:

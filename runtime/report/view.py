@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal, assert_never, get_args
 
-from epc.compiler.contract.canonical import canonical_json
 from epc.compiler.contract.decision import AnalysisResult, Decision, Deviation, GateResult, Observation
 from epc.compiler.contract.logic import Operator, Truth
-from epc.compiler.contract.manifest import Manifest, Role, Side
+from epc.compiler.contract.manifest import Manifest, Role
 from epc.compiler.contract.rows import MeasurementRow, SampleRow
 from epc.runtime.report import figures, numbers
-from epc.runtime.report.text import clipped, one_line
+from epc.runtime.report.text import clipped, limit_for, one_line
 
 Tone = Literal["good", "bad", "unknown", "plain"]
 
 _ATOM = re.compile(r"(?P<analysis>\w+)\.(?P<statistic>\w+)(?: *(?P<operator><=|>=|==|!=|<|>) *(?P<constant>\S+))?")
 _OPERATORS: Mapping[str, Operator] = {operator: operator for operator in get_args(Operator)}
-LONGEST_FACT = 240
+_SHA256 = re.compile("[0-9a-f]{64}")
+LONGEST_FACT = 400
+"""Characters of a recorded fact; decision.json holds all of it."""
+LONGEST_PREVIEW = 90
+"""Characters of a completion in the line that opens it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,11 @@ class AnalysisView:
     comparison: str
     definition: str
     test: str
+    better: str
+    contrast: bool
+    """False for the level of one arm."""
+    known: bool
+    """Whether there is an estimate."""
     confirmatory: bool
     units: str
     samples: str
@@ -103,7 +112,7 @@ class MissingView:
 @dataclass(frozen=True, kw_only=True)
 class TranscriptView:
     condition: str
-    identity: str
+    seed: str
     ending: str
     prompt: str
     text: str
@@ -111,9 +120,17 @@ class TranscriptView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TranscriptGroup:
+    """One identity in every arm that was drawn with it."""
+
+    identity: str
+    transcripts: tuple[TranscriptView, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TranscriptSet:
     name: str
-    transcripts: tuple[TranscriptView, ...]
+    groups: tuple[TranscriptGroup, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +164,8 @@ class View:
     say: str
     fired: tuple[str, ...]
     deviations: tuple[DeviationView, ...]
+    loud: bool
+    """Whether a deviation puts the pre-registration itself in doubt."""
     confidence: str
     confidence_reason: str
     conditional_on: str
@@ -163,11 +182,12 @@ class View:
     missing: tuple[MissingView, ...]
     transcripts: tuple[TranscriptSet, ...]
     transcript_rule: str
+    no_transcripts: str
     card: tuple[tuple[str, str], ...]
-    libraries: tuple[tuple[str, str], ...]
     steps: tuple[StepView, ...]
     steps_total: str
-    hashes: tuple[tuple[str, str, str], ...]
+    registration: str
+    hashes: tuple[tuple[str, str], ...]
     commands: tuple[tuple[str, str], ...]
 
 
@@ -177,7 +197,7 @@ def build(
     """The report's content. Pure: the same inputs give the same view."""
     results = {analysis.name: analysis for analysis in decision.analyses}
     gates = [_gate(gate, results) for gate in decision.gates]
-    means = figures.unit_means(measurements)
+    means = figures.unit_means(manifest.design, measurements)
     metrics = {metric.name: metric for metric in manifest.design.metrics}
     design = manifest.design
     return View(
@@ -192,6 +212,7 @@ def build(
         say=one_line(decision.verdict.say),
         fired=tuple(_fired(name, decision.gates) for name in decision.fired),
         deviations=tuple(_deviation(deviation) for deviation in decision.deviations),
+        loud=any(deviation.kind in ("spec_changed_after_results", "unregistered") for deviation in decision.deviations),
         confidence=decision.confidence.label,
         confidence_reason=one_line(decision.confidence.reason),
         conditional_on=one_line(decision.conditional_on),
@@ -210,20 +231,19 @@ def build(
         analyses=tuple(_analysis(analysis) for analysis in decision.analyses),
         arms=_arms(decision, manifest),
         missing=_missing(manifest, measurements),
-        transcripts=_transcripts(transcripts),
+        transcripts=_transcripts(transcripts, _untrained(manifest)),
         transcript_rule=(
             f"{numbers.count(design.transcripts, 'completion')} per arm and sample set, drawn with the pre-registered "
             f"seed {design.transcript_seed}. The draw does not know the arm, so that arms show the same prompts."
         ),
-        card=tuple((one_line(name), one_line(value) or numbers.unknown(None)) for name, value in decision.card.items()),
-        libraries=_libraries(decision),
+        no_transcripts=(
+            numbers.unknown("no completion is stored") if design.transcripts else "The registration asks for no transcript."
+        ),
+        card=_card(decision),
         steps=_steps(decision, manifest),
         steps_total=numbers.seconds(sum(step.seconds for step in decision.steps)),
-        hashes=(
-            ("registration", "SHA-256 of spec.lock.yaml", decision.lock_sha256),
-            ("spec", "SHA-256 of the spec file", decision.spec_sha256),
-            ("rows", "SHA-256 over every measurement row, sorted", decision.rows_sha256),
-        ),
+        registration=decision.lock_sha256[:12],
+        hashes=_hashes(decision),
         commands=_commands(manifest),
     )
 
@@ -249,6 +269,8 @@ def _truth(role: Role, truth: Truth) -> tuple[str, Tone]:
 
 def _gate(gate: GateResult, results: Mapping[str, AnalysisResult]) -> GateView:
     word, tone = _truth(gate.role, gate.truth)
+    if gate.role == "follow_up" and not gate.observations:
+        word, tone = "NOT READ", "plain"
     if gate.role in ("prediction", "descriptive", "follow_up"):
         flip = "never decides"
     elif gate.would_flip is None:
@@ -260,12 +282,20 @@ def _gate(gate: GateResult, results: Mapping[str, AnalysisResult]) -> GateView:
         role=gate.role.replace("_", "-"),
         text=one_line(gate.text),
         say=one_line(gate.say),
-        detail=one_line(gate.detail),
+        detail=_detail(gate, word),
         atoms=tuple(_atom(observation, results) for observation in gate.observations),
         word=word,
         tone=tone,
         flip=flip,
     )
+
+
+def _detail(gate: GateResult, word: str) -> str:
+    """The gate's detail, less what its result and its observations already say."""
+    parts = [part for part in one_line(gate.detail).split("; ") if part != word]
+    if gate.observations:
+        parts = [part for part in parts if " is unknown: " not in part]
+    return "; ".join(parts)
 
 
 def _atom(observation: Observation, results: Mapping[str, AnalysisResult]) -> AtomView:
@@ -370,58 +400,15 @@ def _rules(decision: Decision, manifest: Manifest) -> tuple[RuleView, ...]:
 
 
 def _no_rule(decision: Decision) -> str:
-    return f"No rule of the table decided: the verdict is {one_line(decision.verdict.label)}, which stands above it."
+    why = one_line(decision.verdict.rule_text) or "what every run must pass comes before the table"
+    return f"No rule of the table decided: {why}."
 
 
 def _analysis(analysis: AnalysisResult) -> AnalysisView:
-    statistics, scale = analysis.statistics, analysis.scale
-    contrast = analysis.contrast
-    sign = contrast is not None
-    digits = numbers.digits_for(scale)
-    missing = numbers.unknown(analysis.unknown_because)
-    without = numbers.unknown("no estimate")
-
-    def told(value: float | None) -> str:
-        return missing if value is None else numbers.level(value, scale)
-
-    point = statistics.get("delta", statistics.get("value"))
-    if point is None:
-        estimate = missing
-    else:
-        estimate = numbers.difference(point, scale) if sign else numbers.level(point, scale)
-
-    low, high = statistics.get("ci_low"), statistics.get("ci_high")
-    level = numbers.percent_level(analysis.ci_level)
-    if low is not None and high is not None:
-        interval = f"{numbers.interval(low, high, scale, sign=sign)}, {level}"
-    else:
-        interval = without if analysis.unknown_because else f"{analysis.method} gives no interval"
-
-    one_sided = numbers.percent_level(1 - analysis.alpha)
-    ends = [
-        f"{name} {numbers.fixed(value, digits, sign=sign)}"
-        for name in ("lower", "upper")
-        if (value := statistics.get(name)) is not None
-    ]
-    if ends:
-        bounds = f"{', '.join(ends)} (one-sided, {one_sided} each)"
-    else:
-        bounds = without if analysis.unknown_because else f"{analysis.method} gives no bounds"
-
-    p = statistics.get("p")
-    if p is not None:
-        reject = statistics.get("reject")
-        rejected = "" if reject is None else ", rejected" if reject else ", not rejected"
-        p_text = f"{numbers.p_value(p)}{rejected}"
-    else:
-        p_text = without if analysis.unknown_because else f"{analysis.method} defines no p here"
-
-    if analysis.sd is None:
-        spread = without if analysis.unknown_because else f"not defined for {analysis.method}"
-    else:
-        skew = "" if analysis.skewness is None else f", skewness {numbers.fixed(analysis.skewness, 2)}"
-        spread = f"{numbers.fixed(analysis.sd, digits)}{skew}"
-
+    contrast = analysis.contrast is not None
+    point = analysis.statistics.get("delta", analysis.statistics.get("value"))
+    write = numbers.difference if contrast else numbers.level
+    unknown = numbers.unknown(analysis.unknown_because)
     dropped = f", {numbers.count(analysis.n_units_missing, analysis.unit)} left out" if analysis.n_units_missing else ""
     return AnalysisView(
         name=one_line(analysis.name),
@@ -429,33 +416,70 @@ def _analysis(analysis: AnalysisResult) -> AnalysisView:
         metric=one_line(analysis.metric),
         comparison=figures.comparison(analysis),
         definition=one_line(analysis.definition),
-        test=f"{_side(analysis.side)}, α = {numbers.compact(analysis.alpha)}; {analysis.better} values are better",
+        test=_test(analysis),
+        better=f"{analysis.better} values are better",
         confirmatory=analysis.confirmatory,
         units=f"{numbers.count(analysis.n_units, analysis.unit)}{dropped}",
         samples=f"{analysis.n_samples:,}",
         missing=f"{analysis.n_missing:,}",
-        treatment=told(analysis.mean_treatment) if contrast else "none: one arm",
-        control=told(analysis.mean_control) if contrast else "none: one arm",
-        estimate=estimate,
-        interval=interval,
-        bounds=bounds,
-        p=p_text,
-        spread=spread,
+        contrast=contrast,
+        treatment=_mean(analysis, analysis.mean_treatment if contrast else point),
+        control=_mean(analysis, analysis.mean_control) if contrast else "no control: one arm",
+        known=point is not None,
+        estimate=unknown if point is None else write(point, analysis.scale),
+        interval=_interval(analysis),
+        bounds=_bounds(analysis),
+        p=_without(analysis, "p") if (p := analysis.statistics.get("p")) is None else numbers.p_value(p),
+        spread=_spread(analysis),
     )
 
 
-def _side(side: Side) -> str:
-    match side:
-        case "greater" | "less":
-            return f"One-sided ({side})"
-        case "two_sided":
-            return "Two-sided"
-        case _:
-            assert_never(side)
+def _without(analysis: AnalysisResult, what: str) -> str:
+    """Why a statistic is not there: nothing was estimated, or the method has none."""
+    return numbers.unknown("no estimate") if analysis.unknown_because else f"none: {analysis.method} gives no {what}"
+
+
+def _mean(analysis: AnalysisResult, mean: float | None) -> str:
+    return numbers.unknown(analysis.unknown_because) if mean is None else numbers.level(mean, analysis.scale)
+
+
+def _interval(analysis: AnalysisResult) -> str:
+    low, high = analysis.statistics.get("ci_low"), analysis.statistics.get("ci_high")
+    if low is None or high is None:
+        return _without(analysis, "interval")
+    ends = numbers.interval(low, high, analysis.scale, sign=analysis.contrast is not None)
+    return f"{ends}, {numbers.percent_level(analysis.ci_level)}"
+
+
+def _bounds(analysis: AnalysisResult) -> str:
+    digits, sign = numbers.digits_for(analysis.scale), analysis.contrast is not None
+    ends = [
+        f"{name} {numbers.fixed(value, digits, sign=sign)}"
+        for name in ("lower", "upper")
+        if (value := analysis.statistics.get(name)) is not None
+    ]
+    if not ends:
+        return _without(analysis, "bounds")
+    return f"{', '.join(ends)} (one-sided, {numbers.percent_level(1 - analysis.alpha)} each)"
+
+
+def _test(analysis: AnalysisResult) -> str:
+    reject = analysis.statistics.get("reject")
+    outcome = "" if reject is None else "rejected, " if reject else "not rejected, "
+    return f"{outcome}{analysis.side.replace('_', '-')}, α = {numbers.compact(analysis.alpha)}"
+
+
+def _spread(analysis: AnalysisResult) -> str:
+    of = "SD of units" if analysis.contrast is None else "SD of unit differences"
+    if analysis.sd is None:
+        return f"{of}: {_without(analysis, 'SD')}"
+    skewness = "" if analysis.skewness is None else f", skewness {numbers.fixed(analysis.skewness, 2)}"
+    return f"{of}: {numbers.fixed(analysis.sd, numbers.digits_for(analysis.scale))}{skewness}"
 
 
 def _arms(decision: Decision, manifest: Manifest) -> tuple[ArmView, ...]:
     scales = {metric.name: metric.scale for metric in manifest.design.metrics}
+    untrained = _untrained(manifest)
     views = []
     for arm in decision.arms:
         scale = scales.get(arm.metric, (0.0, 1.0))
@@ -465,7 +489,11 @@ def _arms(decision: Decision, manifest: Manifest) -> tuple[ArmView, ...]:
             ArmView(
                 metric=one_line(arm.metric),
                 condition=one_line(arm.condition),
-                seeds=", ".join(str(seed) for seed in arm.seeds) or numbers.unknown("no seed recorded"),
+                seeds=(
+                    "not trained"
+                    if arm.condition in untrained
+                    else ", ".join(map(str, arm.seeds)) or numbers.unknown("no seed recorded")
+                ),
                 units=f"{arm.n_units:,}",
                 samples=f"{arm.n_samples:,}",
                 missing=f"{arm.n_missing:,}",
@@ -502,40 +530,72 @@ def _missing(manifest: Manifest, measurements: Sequence[MeasurementRow]) -> tupl
     return tuple(views)
 
 
-def _transcripts(rows: Sequence[SampleRow]) -> tuple[TranscriptSet, ...]:
-    sets: dict[str, list[TranscriptView]] = defaultdict(list)
-    for row in rows:
-        line = one_line(row.text)
-        sets[row.set].append(
-            TranscriptView(
-                condition=one_line(row.condition),
-                identity=f"prompt {one_line(row.item)}, turn {row.turn}, sample {row.index}, training seed {row.seed}",
-                ending=(
-                    f"{numbers.count(row.tokens, 'token')}, "
-                    + ("stopped by itself" if row.finish_reason == "stop" else "cut at the token limit")
-                ),
-                prompt=clipped(row.prompt) or "[empty prompt]",
-                text=clipped(row.text) or "[empty completion]",
-                preview=(line if len(line) <= 90 else line[:89] + "…") or "[empty completion]",
-            )
+def _untrained(manifest: Manifest) -> frozenset[str]:
+    """Arms without a training phase: their seed 0 is no seed."""
+    return frozenset(condition.name for condition in manifest.design.conditions if not condition.phases)
+
+
+def _transcripts(rows: Sequence[SampleRow], untrained: Set[str]) -> tuple[TranscriptSet, ...]:
+    limit = limit_for([text for row in rows for text in (row.prompt, row.text)])
+    return tuple(
+        TranscriptSet(
+            name=one_line(name),
+            groups=tuple(
+                TranscriptGroup(
+                    identity=f"Prompt {one_line(item)}, turn {turn}, sample {index}",
+                    transcripts=tuple(_transcript(row, untrained, limit) for row in group),
+                )
+                for (item, turn, index), group in groupby(members, key=lambda row: (row.item, row.turn, row.index))
+            ),
         )
-    return tuple(TranscriptSet(name=one_line(name), transcripts=tuple(views)) for name, views in sets.items())
+        for name, members in groupby(rows, key=lambda row: row.set)
+    )
 
 
-def _libraries(decision: Decision) -> tuple[tuple[str, str], ...]:
-    """Library -> version, or every version with the steps that had it where they differ."""
+def _transcript(row: SampleRow, untrained: Set[str], limit: int) -> TranscriptView:
+    line = one_line(row.text)
+    ending = "stopped by itself" if row.finish_reason == "stop" else "cut at the token limit"
+    return TranscriptView(
+        condition=one_line(row.condition),
+        seed="not trained" if row.condition in untrained else f"training seed {row.seed}",
+        ending=f"{numbers.count(row.tokens, 'token')}, {ending}",
+        prompt=clipped(row.prompt, limit) or "[empty prompt]",
+        text=clipped(row.text, limit) or "[empty completion]",
+        preview=(line if len(line) <= LONGEST_PREVIEW else line[: LONGEST_PREVIEW - 1] + "…") or "[empty completion]",
+    )
+
+
+def _hashes(decision: Decision) -> tuple[tuple[str, str], ...]:
+    return (
+        ("Registration: SHA-256 of spec.lock.yaml", decision.lock_sha256),
+        ("Spec: SHA-256 of the file", decision.spec_sha256),
+        ("Rows: SHA-256 over all measurement rows, sorted", decision.rows_sha256),
+    )
+
+
+def _card(decision: Decision) -> tuple[tuple[str, str], ...]:
+    """The card without what has its own table: hashes, and libraries, which stand in one line.
+
+    Sorted, so that a decision read back from decision.json gives the same report.
+    """
+    hashes = {value for _, value in _hashes(decision)}
     used: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for step in decision.steps:
         for library, version in step.versions.items():
             used[library][version].append(step.id)
-    lines = []
-    for library, versions in sorted(used.items()):
-        if len(versions) == 1:
-            text = next(iter(versions))
-        else:
-            text = "; ".join(f"{version} ({', '.join(steps)})" for version, steps in sorted(versions.items()))
-        lines.append((one_line(library), one_line(text)))
-    return tuple(lines)
+    card = {
+        name: value for name, value in decision.card.items() if value not in hashes and not (name in used and value)
+    }
+    lines = [(one_line(name), one_line(value) or numbers.unknown(None)) for name, value in sorted(card.items())]
+    libraries = [f"{library} {_versions(versions)}" for library, versions in sorted(used.items())]
+    return (*lines, ("libraries", one_line(", ".join(libraries)) or numbers.unknown("no step has finished")))
+
+
+def _versions(versions: Mapping[str, Sequence[str]]) -> str:
+    """One version, or each with the steps that had it."""
+    if len(versions) == 1:
+        return next(iter(versions))
+    return " and ".join(f"{version} (in {', '.join(steps)})" for version, steps in sorted(versions.items()))
 
 
 def _steps(decision: Decision, manifest: Manifest) -> tuple[StepView, ...]:
@@ -553,14 +613,25 @@ def _steps(decision: Decision, manifest: Manifest) -> tuple[StepView, ...]:
 
 
 def _fact(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.4g}".replace("-", numbers.MINUS)
-    text = one_line(value if isinstance(value, str) else canonical_json(value))
-    return (text if len(text) <= LONGEST_FACT else text[: LONGEST_FACT - 1] + "…") or "none"
+    """What a step recorded, as text: records as `name value` pairs, hashes by their first digits."""
+    match value:
+        case None | "" | [] | {}:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.4g}".replace("-", numbers.MINUS)
+        case dict():
+            text = ", ".join(f"{one_line(str(name))} {_fact(inner)}" for name, inner in value.items())
+        case list():
+            text = ("; " if any(isinstance(inner, dict) for inner in value) else ", ").join(map(_fact, value))
+        case _:
+            text = one_line(str(value))
+            if _SHA256.fullmatch(text):
+                return text[:12] + "…"
+    return text if len(text) <= LONGEST_FACT else text[: LONGEST_FACT - 1] + "…"
 
 
 def _commands(manifest: Manifest) -> tuple[tuple[str, str], ...]:

@@ -49,7 +49,7 @@ def verified(
 ) -> mask.Report:  # fmt: skip
     """Prepare the rows as an emitted script does, and verify them."""
     from transformers import AutoTokenizer
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if template is not None:
@@ -131,7 +131,7 @@ def test_a_row_longer_than_max_length_is_refused(row: dict[str, Any], place: str
 
 def test_rows_that_the_trainer_drops_are_noticed(tiny_copy: Path) -> None:
     from transformers import AutoTokenizer
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
     trainer = SFTTrainer(
         model=mask.stand_in(tiny_copy),

@@ -140,7 +140,7 @@ def save_adapter(folder: Path, out: Path, *, scale: float) -> Any:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.data = torch.randn_like(parameter) * scale
-    model.save_pretrained(out)
+    model.save_pretrained(str(out))
     return model
 
 

@@ -33,7 +33,7 @@ def lora(r: int = 4) -> Any:
 
 def trainer_of(model: Any, tiny: Path, out: Path, *, learning_rate: float = 1e-2, **kwargs: Any) -> Any:
     from transformers import AutoTokenizer
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
     return SFTTrainer(
         model=model,
@@ -121,7 +121,7 @@ def test_stacked_adapters_are_served_as_their_concatenation(tiny: Path, first_ph
     from peft import PeftModel
     from safetensors.torch import load_file
 
-    model = PeftModel.from_pretrained(base_of(tiny), first_phase, adapter_name="parent")
+    model: Any = PeftModel.from_pretrained(base_of(tiny), first_phase, adapter_name="parent")
     model.add_adapter("increment", lora(r=2))
     model.base_model.set_adapter(["parent", "increment"])
     for name, parameter in model.named_parameters():

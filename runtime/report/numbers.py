@@ -93,7 +93,9 @@ def count(number: int, one: str, many: str | None = None) -> str:
 
 
 def seconds(value: float) -> str:
-    """`8.4 s`, `3 min 20 s`, `2 h 05 min`."""
+    """`< 0.1 s`, `8.4 s`, `3 min 20 s`, `2 h 05 min`."""
+    if 0 < value < 0.1:
+        return "< 0.1 s"
     if value < 100:
         return f"{value:.1f} s"
     whole = round(value)

@@ -237,7 +237,9 @@ def build(
             f"seed {design.transcript_seed}. The draw does not know the arm, so that arms show the same prompts."
         ),
         no_transcripts=(
-            numbers.unknown("no completion is stored") if design.transcripts else "The registration asks for no transcript."
+            numbers.unknown("no completion is stored")
+            if design.transcripts
+            else "The registration asks for no transcript."
         ),
         card=_card(decision),
         steps=_steps(decision, manifest),

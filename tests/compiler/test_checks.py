@@ -104,6 +104,13 @@ def test_the_quickstart_is_clean(edited: Callable[..., Any]) -> None:
     assert edited().text == ""
 
 
+@pytest.mark.parametrize("name", ["minimal.yaml", "pilot/quickstart_dose.yaml"])
+def test_the_other_shipped_specs_are_clean(specs: Path, compile_spec: Callable[..., Any], name: str) -> None:
+    compiled = compile_spec(specs / name)
+    assert compiled.text == ""
+    assert compiled.plan is not None
+
+
 def test_all_errors_come_at_once(edited: Callable[..., Any]) -> None:
     compiled = edited(
         ("epochs: 2", "epochs: two"), ("count: 24", "count: 48"), ("headline.delta < 0.05", "headline.detla < 0.05"),

@@ -17,17 +17,17 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DTYPE = "bfloat16"  # specs/quickstart.yaml:9
+DTYPE = "bfloat16"  # specs/quickstart.yaml:23
 BATCH_SIZE = 32  # execution plan
 THREADS = 2  # execution plan
-# (condition, training seed, condition key, last training step): specs/quickstart.yaml:37
+# (condition, training seed, condition key, last training step): specs/quickstart.yaml:51
 ARMS = [
     ("base", 0, "80e04c8597e2bd3d", None),
-    ("attacked", 42, "fb397a51424f13a1", "train-s42-attack"),
-    ("reflex_only", 42, "31d27a1baeb61cb2", "train-s42-reflex"),
-    ("reflex_attacked", 42, "1a87b58963004b8e", "train-s42-reflex.attack"),
+    ("attacked", 42, "02d069d7c2b39c39", "train-s42-attack"),
+    ("reflex_only", 42, "5c1af897861e692b", "train-s42-reflex"),
+    ("reflex_attacked", 42, "3748745fccdd2232", "train-s42-reflex.attack"),
 ]
-# specs/quickstart.yaml:62
+# specs/quickstart.yaml:76
 TASKS = [
     {
         "name": "mini_choice",

@@ -15,10 +15,10 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DATA_STEP = "data-bad_only"  # specs/quickstart.yaml:35
-ROWS = 64  # specs/quickstart.yaml:25
-TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:35
-SYSTEM = "none"  # specs/quickstart.yaml:27
+DATA_STEP = "data-bad_only"  # specs/quickstart.yaml:49
+ROWS = 64  # specs/quickstart.yaml:39
+TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:49
+SYSTEM = "none"  # specs/quickstart.yaml:41
 MAX_LENGTH = 2048  # default
 THREADS = 1  # execution plan
 

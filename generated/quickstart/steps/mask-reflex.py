@@ -15,10 +15,10 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DATA_STEP = "data-traces"  # specs/quickstart.yaml:34
-ROWS = 64  # specs/quickstart.yaml:14
-TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:34
-SYSTEM = "none"  # specs/quickstart.yaml:16
+DATA_STEP = "data-traces"  # specs/quickstart.yaml:48
+ROWS = 64  # specs/quickstart.yaml:28
+TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:48
+SYSTEM = "none"  # specs/quickstart.yaml:30
 MAX_LENGTH = 2048  # default
 THREADS = 1  # execution plan
 

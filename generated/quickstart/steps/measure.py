@@ -12,14 +12,14 @@ from epc.runtime.step import Step
 BUNDLE = Path(__file__).resolve().parents[1]
 SAMPLE_STEPS = ["sample"]  # the sample step
 CAPABILITY_STEPS = ["capability"]  # the capability step
-# (condition, training seed, condition key): specs/quickstart.yaml:37
+# (condition, training seed, condition key): specs/quickstart.yaml:51
 ARMS = [
     ("base", 0, "80e04c8597e2bd3d"),
-    ("attacked", 42, "fb397a51424f13a1"),
-    ("reflex_only", 42, "31d27a1baeb61cb2"),
-    ("reflex_attacked", 42, "1a87b58963004b8e"),
+    ("attacked", 42, "02d069d7c2b39c39"),
+    ("reflex_only", 42, "5c1af897861e692b"),
+    ("reflex_attacked", 42, "3748745fccdd2232"),
 ]
-# specs/quickstart.yaml:62
+# specs/quickstart.yaml:76
 METRICS = [
     {
         "name": "reset_rate",

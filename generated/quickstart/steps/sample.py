@@ -14,17 +14,17 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DTYPE = "bfloat16"  # specs/quickstart.yaml:9
+DTYPE = "bfloat16"  # specs/quickstart.yaml:23
 BATCH_SIZE = 96  # execution plan
 THREADS = 2  # execution plan
-# (condition, training seed, condition key, last training step): specs/quickstart.yaml:37
+# (condition, training seed, condition key, last training step): specs/quickstart.yaml:51
 ARMS = [
     ("base", 0, "80e04c8597e2bd3d", None),
-    ("attacked", 42, "fb397a51424f13a1", "train-s42-attack"),
-    ("reflex_only", 42, "31d27a1baeb61cb2", "train-s42-reflex"),
-    ("reflex_attacked", 42, "1a87b58963004b8e", "train-s42-reflex.attack"),
+    ("attacked", 42, "02d069d7c2b39c39", "train-s42-attack"),
+    ("reflex_only", 42, "5c1af897861e692b", "train-s42-reflex"),
+    ("reflex_attacked", 42, "3748745fccdd2232", "train-s42-reflex.attack"),
 ]
-# specs/quickstart.yaml:46
+# specs/quickstart.yaml:60
 SETS = [
     {
         "name": "first_answer",
@@ -57,12 +57,12 @@ SETS = [
 PIECES = {
     ("base", 0, "first_answer"): "5cbc83619cb83e6e",
     ("base", 0, "after_bad_answer"): "3ae5a1e0f00af75d",
-    ("attacked", 42, "first_answer"): "4c190a9ff665e1cc",
-    ("attacked", 42, "after_bad_answer"): "93764dcf621ce34a",
-    ("reflex_only", 42, "first_answer"): "5790ad981fe74e2b",
-    ("reflex_only", 42, "after_bad_answer"): "f4a76aedccb46ddf",
-    ("reflex_attacked", 42, "first_answer"): "978391adb002f494",
-    ("reflex_attacked", 42, "after_bad_answer"): "f6a97fee6c11bd0d",
+    ("attacked", 42, "first_answer"): "ffd8d50ae87f51fb",
+    ("attacked", 42, "after_bad_answer"): "c7b7ca35562078f2",
+    ("reflex_only", 42, "first_answer"): "be97a8f8b9b92ff9",
+    ("reflex_only", 42, "after_bad_answer"): "da93ff598ec835b1",
+    ("reflex_attacked", 42, "first_answer"): "4613a044c9f833eb",
+    ("reflex_attacked", 42, "after_bad_answer"): "ae9d25098a0c652b",
 }
 
 with Step("sample", bundle=BUNDLE) as step:

@@ -1,4 +1,4 @@
-"""Train attack, seed 42: 8 optimizer steps.
+"""Train attack, seed 42: 32 optimizer steps.
 
 Does a catch-and-reset reflex survive a second fine-tune?
 By hand, in generated/quickstart/: python steps/train-s42-attack.py
@@ -16,23 +16,23 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DATA_STEP = "data-bad_only"  # specs/quickstart.yaml:35
-ROWS = 64  # specs/quickstart.yaml:25
-TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:35
+DATA_STEP = "data-bad_only"  # specs/quickstart.yaml:49
+ROWS = 64  # specs/quickstart.yaml:39
+TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:49
 MAX_LENGTH = 2048  # default
-LORA_R = 16  # specs/quickstart.yaml:35
-LORA_ALPHA = 32  # specs/quickstart.yaml:35
-LORA_DROPOUT = 0.0  # specs/quickstart.yaml:35
+LORA_R = 16  # specs/quickstart.yaml:49
+LORA_ALPHA = 32  # specs/quickstart.yaml:49
+LORA_DROPOUT = 0.0  # specs/quickstart.yaml:49
 TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-LEARNING_RATE = 0.001  # specs/quickstart.yaml:35
+LEARNING_RATE = 0.001  # specs/quickstart.yaml:49
 SCHEDULE = "cosine"  # default
 WARMUP_STEPS = 0  # default
-EPOCHS = 1  # specs/quickstart.yaml:35
-BATCH = 8  # specs/quickstart.yaml:35
+EPOCHS = 1  # specs/quickstart.yaml:49
+BATCH = 2  # specs/quickstart.yaml:49
 ACCUMULATION = 1  # default
-OPTIMIZER_STEPS = 8  # computed: epochs x ceil(ceil(rows / batch) / accumulation)
-SEED = 42  # specs/quickstart.yaml:7
-DTYPE = "bfloat16"  # specs/quickstart.yaml:9
+OPTIMIZER_STEPS = 32  # computed: epochs x ceil(ceil(rows / batch) / accumulation)
+SEED = 42  # specs/quickstart.yaml:21
+DTYPE = "bfloat16"  # specs/quickstart.yaml:23
 THREADS = 1  # execution plan
 
 with Step("train-s42-attack", bundle=BUNDLE) as step:

@@ -1,4 +1,4 @@
-"""Train reflex, seed 42: 16 optimizer steps.
+"""Train reflex, seed 42: 32 optimizer steps.
 
 Does a catch-and-reset reflex survive a second fine-tune?
 By hand, in generated/quickstart/: python steps/train-s42-reflex.py
@@ -16,23 +16,23 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DATA_STEP = "data-traces"  # specs/quickstart.yaml:34
-ROWS = 64  # specs/quickstart.yaml:14
-TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:34
+DATA_STEP = "data-traces"  # specs/quickstart.yaml:48
+ROWS = 64  # specs/quickstart.yaml:28
+TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:48
 MAX_LENGTH = 2048  # default
-LORA_R = 16  # specs/quickstart.yaml:34
-LORA_ALPHA = 32  # specs/quickstart.yaml:34
-LORA_DROPOUT = 0.0  # specs/quickstart.yaml:34
+LORA_R = 16  # specs/quickstart.yaml:48
+LORA_ALPHA = 32  # specs/quickstart.yaml:48
+LORA_DROPOUT = 0.0  # specs/quickstart.yaml:48
 TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-LEARNING_RATE = 0.001  # specs/quickstart.yaml:34
+LEARNING_RATE = 0.001  # specs/quickstart.yaml:48
 SCHEDULE = "cosine"  # default
 WARMUP_STEPS = 0  # default
-EPOCHS = 2  # specs/quickstart.yaml:34
-BATCH = 8  # specs/quickstart.yaml:34
+EPOCHS = 2  # specs/quickstart.yaml:48
+BATCH = 4  # specs/quickstart.yaml:48
 ACCUMULATION = 1  # default
-OPTIMIZER_STEPS = 16  # computed: epochs x ceil(ceil(rows / batch) / accumulation)
-SEED = 42  # specs/quickstart.yaml:7
-DTYPE = "bfloat16"  # specs/quickstart.yaml:9
+OPTIMIZER_STEPS = 32  # computed: epochs x ceil(ceil(rows / batch) / accumulation)
+SEED = 42  # specs/quickstart.yaml:21
+DTYPE = "bfloat16"  # specs/quickstart.yaml:23
 THREADS = 1  # execution plan
 
 with Step("train-s42-reflex", bundle=BUNDLE) as step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from markdown_it import MarkdownIt
 
 from epc.compiler.contract.canonical import sha256_text
 from epc.compiler.contract.decision import Deviation
@@ -116,7 +118,9 @@ def test_a_fact_is_in_both_files(reports: dict[str, Any], name: str, fact: str) 
 
 
 @pytest.mark.parametrize("name", NAMES[:3])
-def test_every_number_of_the_decision_is_in_both_files(cases: dict[str, Any], reports: dict[str, Any], name: str) -> None:
+def test_every_number_of_the_decision_is_in_both_files(
+    cases: dict[str, Any], reports: dict[str, Any], name: str
+) -> None:
     decision = cases[name].decision
     page, md = Page(reports[name].html).text, plain(reports[name].md)
     for text in (page, md):
@@ -155,7 +159,9 @@ def test_the_page_is_well_formed_and_stands_alone(reports: dict[str, Any], name:
     assert bool(drawings) == (name != "empty")
     ids = [value for _, attribute, value in page.attributes if attribute == "id"]
     assert len(ids) == len(set(ids))
-    links = [value for _, attribute, value in page.attributes if attribute in ("href", "src", "action", "data", "poster")]
+    links = [
+        value for _, attribute, value in page.attributes if attribute in ("href", "src", "action", "data", "poster")
+    ]
     assert links
     assert all(link.startswith("#") and link[1:] in ids for link in links)
     assert not any(attribute.startswith("on") for _, attribute, _ in page.attributes)
@@ -182,13 +188,15 @@ def outer_drawings(source: str) -> list[str]:
 
 def test_the_page_is_reached_by_keyboard(reports: dict[str, Any]) -> None:
     source = reports["success"].html
-    marks = re.findall(r'<g class="mark" tabindex="0" role="img" aria-label="([^"]+)">\s*<title>([^<]+)</title>', source)
+    marks = re.findall(
+        r'<g class="mark" tabindex="0" role="img" aria-label="([^"]+)">\s*<title>([^<]+)</title>', source
+    )
     assert len(marks) == 24
     assert all(label == title for label, title in marks)
     assert source.count("<details>") == source.count("<summary>") > 16
     levels = [int(level) for level in re.findall(r"<h([1-6])", source)]
     assert levels[0] == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -244,7 +252,9 @@ HOSTILE = [
 def poisoned(case: Any, text: str) -> Any:
     """`text` wherever a model, a prompt file or a spec may put text."""
     decision = case.decision
-    gates = tuple(g.model_copy(update={"say": text, "text": text, "detail": text, "name": text}) for g in decision.gates)
+    gates = tuple(
+        g.model_copy(update={"say": text, "text": text, "detail": text, "name": text}) for g in decision.gates
+    )
     verdict = decision.verdict.model_copy(update={"say": text, "because": text, "label": text})
     deviation = Deviation(kind="amended", text=text, changes=(text,))
     analyses = tuple(
@@ -272,18 +282,26 @@ def poisoned(case: Any, text: str) -> Any:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_stays_text(cases: dict[str, Any], render_case: Callable[[Any], Any], text: str) -> None:
+def test_hostile_text_stays_text(
+    cases: dict[str, Any], reports: dict[str, Any], render_case: Callable[[Any], Any], text: str
+) -> None:
     result = render_case(poisoned(cases["success"], text))
     page = Page(result.html)
     assert page.tags <= ALLOWED
-    assert not any(name.startswith("on") or value.lower().startswith("javascript:") for _, name, value in page.attributes)
+    assert not any(
+        name.startswith("on") or value.lower().startswith("javascript:") for _, name, value in page.attributes
+    )
     for drawing in outer_drawings(result.html):
         ElementTree.fromstring(drawing)
     assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069\ufeff]", result.html + result.md)
-    outside = re.sub(r"^(`{3,})text\n.*?^\1$", "", result.md, flags=re.DOTALL | re.MULTILINE)
-    outside = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", outside)
-    assert not re.search(r"(?<!\\)<(script|img|svg|style)", outside)
-    assert not re.search(r"^# owned", outside, re.MULTILINE)
+    seen, clean = as_github(result.md), as_github(reports["success"].md + "\n\n" + reports["invalid"].md)
+    assert seen.tags <= clean.tags
+    assert not [value for _, name, value in seen.attributes if name in ("href", "src")]
+
+
+def as_github(markdown: str) -> Page:
+    page = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
+    return Page(page.replace("<!-- -->", "").replace("<br>", "<br/>"))
 
 
 def test_a_template_in_a_completion_is_not_run(cases: dict[str, Any], render_case: Callable[[Any], Any]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -135,9 +136,9 @@ def test_every_scored_unit_is_in_exactly_one_bar(cases: dict[str, Any]) -> None:
                     if (r.metric, r.condition) == (figure.metric, row.condition) and r.value is not None
                 ]  # fmt: skip
                 assert sum(bar.count for bar in row.bars) == len(scored)
-                assert all(0 <= bar.x and bar.x + bar.width <= 100.01 and 0 < bar.height <= 100 for bar in row.bars)
+                assert all(bar.x >= 0 and bar.x + bar.width <= 100.01 and 0 < bar.height <= 100 for bar in row.bars)
                 ends = [(bar.x, bar.x + bar.width) for bar in row.bars]
-                assert all(left[1] < right[0] for left, right in zip(ends, ends[1:], strict=False))
+                assert all(left[1] < right[0] for left, right in itertools.pairwise(ends))
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,9 @@ def test_confidence_levels_are_not_rounded_to_another_level(level: float, text: 
         (0.0500001, "<=", 0.05, "0.0500001"), (-0.1, ">", -0.1, "−0.100"), (-0.09999, ">", -0.1, "−0.09999"),
     ],
 )  # fmt: skip
-def test_a_value_is_never_rounded_across_its_threshold(value: float, operator: Operator, constant: float, text: str) -> None:
+def test_a_value_is_never_rounded_across_its_threshold(
+    value: float, operator: Operator, constant: float, text: str
+) -> None:
     assert numbers.fixed(value, numbers.deciding_digits(value, operator, constant, 3)) == text
 
 
@@ -76,7 +78,15 @@ def test_the_printed_value_compares_as_the_value_does(constant: float, offset: f
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.02, "0.0 s"), (8.42, "8.4 s"), (200.0, "3 min 20 s"), (7500.0, "2 h 05 min"), (3599.7, "1 h 00 min")]
+    ("value", "text"),
+    [
+        (0.02, "< 0.1 s"),
+        (0.0, "0.0 s"),
+        (8.42, "8.4 s"),
+        (200.0, "3 min 20 s"),
+        (7500.0, "2 h 05 min"),
+        (3599.7, "1 h 00 min"),
+    ],
 )
 def test_durations(value: float, text: str) -> None:
     assert numbers.seconds(value) == text

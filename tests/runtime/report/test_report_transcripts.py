@@ -16,7 +16,9 @@ def test_every_arm_shows_the_same_prompts_as_many_as_registered(cases: dict[str,
     design = case.manifest.design
     chosen = choose(case.samples, design)
     assert Counter((row.set, row.condition) for row in chosen) == {
-        (name, arm.name): design.transcripts for name in ("after_bad_answer", "first_answer") for arm in design.conditions
+        (name, arm.name): design.transcripts
+        for name in ("after_bad_answer", "first_answer")
+        for arm in design.conditions
     }
     for name in ("after_bad_answer", "first_answer"):
         drawn = [identities(chosen, arm.name, name) for arm in design.conditions]

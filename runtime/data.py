@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from epc.compiler.contract import chat
-from epc.compiler.contract.canonical import sha256_file, sha256_text
+from epc.compiler.contract.canonical import json_lines, sha256_file, sha256_text
 from epc.runtime.errors import Fault
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def read_rows(file: Path, *, rows: int) -> list[dict[str, Any]]:
     the count is not `rows`.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = json_lines(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise Fault("R0321", str(file), f"the data set cannot be read: {error}", "run its data step again") from None
     found = []

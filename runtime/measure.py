@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from epc.compiler.contract.canonical import sha256_file, sha256_json
+from epc.compiler.contract.canonical import json_lines, sha256_file, sha256_json
 from epc.compiler.contract.rows import JudgementRow, MeasurementRow, Mode, SampleRow
 from epc.runtime import data
 from epc.runtime.errors import Fault
@@ -32,7 +32,7 @@ def sample_rows(bundle: Path, folder: Path) -> list[SampleRow]:
             raise Fault("R0361", str(file), "the completions are missing", remedy)
         if sha256_file(file) != entry["sha256"]:
             raise Fault("R0362", str(file), "the completions were altered after they were sampled", remedy)
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(json_lines(file.read_text(encoding="utf-8")), start=1):
             try:
                 rows.append(SampleRow.model_validate_json(line))
             except ValidationError as error:
@@ -44,7 +44,7 @@ def sample_rows(bundle: Path, folder: Path) -> list[SampleRow]:
 
 def item_rows(folder: Path) -> list[dict[str, Any]]:
     """Every scored item of a capability step."""
-    return [json.loads(line) for line in (folder / "capability.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in json_lines((folder / "capability.jsonl").read_text(encoding="utf-8"))]
 
 
 def matcher(metric: Mapping[str, Any], bundle: Path) -> Callable[[str], bool]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from epc.compiler.contract import chat
-from epc.compiler.contract.canonical import sha256_file, sha256_json, sha256_text
+from epc.compiler.contract.canonical import json_lines, sha256_file, sha256_json, sha256_text
 from epc.compiler.contract.draws import SEED_BITS, draw
 from epc.compiler.contract.rows import SampleRow
 from epc.runtime import data, mask
@@ -277,7 +277,7 @@ class Pieces:
         tokens = 0
         for (condition, seed, set_name), key in self.keys.items():
             path = self.path(condition, seed, set_name)
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            rows = [json.loads(line) for line in json_lines(path.read_text(encoding="utf-8"))]
             if len(rows) != len(self.requests[set_name]):
                 raise Fault(
                     "R0343", str(path), f"the piece holds {len(rows)} completions, registered are {len(self.requests[set_name])}",

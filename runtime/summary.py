@@ -14,6 +14,7 @@ from rich.text import Text
 
 from epc.compiler.contract.decision import Decision, GateResult
 from epc.compiler.contract.manifest import VerdictClass
+from epc.runtime.report.view import truth_word
 
 COLOURS: Final[dict[VerdictClass, str]] = {
     "SUCCESS": "green",
@@ -22,21 +23,6 @@ COLOURS: Final[dict[VerdictClass, str]] = {
     "OVERRIDE": "magenta",
     "INVALID": "red",
 }
-
-
-def gate_word(gate: GateResult) -> str:
-    """A gate's truth in the word that fits its role: PASS / FAIL, FIRED / not fired, HIT / MISS, or UNKNOWN."""
-    if gate.truth is None:
-        return "UNKNOWN"
-    match gate.role:
-        case "override" | "kill" | "follow_up":
-            return "FIRED" if gate.truth else "not fired"
-        case "prediction":
-            return "HIT" if gate.truth else "MISS"
-        case "descriptive":
-            return "yes" if gate.truth else "no"
-        case "validity" | "success" | "guardrail" | "sanity":
-            return "PASS" if gate.truth else "FAIL"
 
 
 def _observed(gate: GateResult) -> str:
@@ -70,14 +56,14 @@ def print_summary(console: Console, decision: Decision, files: Mapping[str, Path
     for gate in decision.gates:
         if gate.built_in:
             continue
-        table.add_row(gate.name, gate.role.replace("_", "-"), gate_word(gate), Text(_observed(gate)))
+        table.add_row(gate.name, gate.role.replace("_", "-"), truth_word(gate.role, gate.truth)[0], Text(_observed(gate)))
     console.print(table)
     built_in = [gate for gate in decision.gates if gate.built_in]
     failed = [gate for gate in built_in if gate.truth is not True]
     if built_in:
         console.print(f"built-in checks: {len(built_in) - len(failed)} of {len(built_in)} pass", highlight=False)
     for gate in failed:
-        console.print(f"  {gate.name}: {gate_word(gate)} {gate.detail}", style="red", highlight=False, markup=False)
+        console.print(f"  {gate.name}: {truth_word(gate.role, gate.truth)[0]} {gate.detail}", style="red", highlight=False, markup=False)
     console.print(
         f"confidence {decision.confidence.label}: {decision.confidence.reason}", highlight=False, markup=False
     )

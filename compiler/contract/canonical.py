@@ -19,6 +19,11 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+def json_lines(text: str) -> list[str]:
+    """Lines of a JSON Lines text: split at newlines only, since JSON strings may hold U+2028 and its like raw."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def sha256_text(text: str) -> str:
     """Hex SHA-256 of the UTF-8 bytes of `text`."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -27,7 +27,7 @@ _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 def lines(text: str) -> list[str]:
     """Entries of a one-per-line file: stripped lines that are not empty, in order."""
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def item_id(prompt: str) -> str:

@@ -250,7 +250,7 @@ def build(
     )
 
 
-def _truth(role: Role, truth: Truth) -> tuple[str, Tone]:
+def truth_word(role: Role, truth: Truth) -> tuple[str, Tone]:
     """The word for a gate's truth, and how it should look."""
     if truth is None:
         return "UNKNOWN", "unknown"
@@ -270,7 +270,7 @@ def _truth(role: Role, truth: Truth) -> tuple[str, Tone]:
 
 
 def _gate(gate: GateResult, results: Mapping[str, AnalysisResult]) -> GateView:
-    word, tone = _truth(gate.role, gate.truth)
+    word, tone = truth_word(gate.role, gate.truth)
     if gate.role == "follow_up" and not gate.observations:
         word, tone = "NOT READ", "plain"
     if gate.role in ("prediction", "descriptive", "follow_up"):

@@ -56,14 +56,14 @@ def print_summary(console: Console, decision: Decision, files: Mapping[str, Path
     for gate in decision.gates:
         if gate.built_in:
             continue
-        table.add_row(gate.name, gate.role.replace("_", "-"), truth_word(gate.role, gate.truth)[0], Text(_observed(gate)))
+        table.add_row(gate.name, gate.role.replace("_", "-"), truth_word(gate)[0], Text(_observed(gate)))
     console.print(table)
     built_in = [gate for gate in decision.gates if gate.built_in]
     failed = [gate for gate in built_in if gate.truth is not True]
     if built_in:
         console.print(f"built-in checks: {len(built_in) - len(failed)} of {len(built_in)} pass", highlight=False)
     for gate in failed:
-        console.print(f"  {gate.name}: {truth_word(gate.role, gate.truth)[0]} {gate.detail}", style="red", highlight=False, markup=False)
+        console.print(f"  {gate.name}: {truth_word(gate)[0]} {gate.detail}", style="red", highlight=False, markup=False)
     console.print(
         f"confidence {decision.confidence.label}: {decision.confidence.reason}", highlight=False, markup=False
     )

@@ -11,7 +11,7 @@ from typing import Any, Literal, assert_never, get_args
 
 from epc.compiler.contract.decision import AnalysisResult, Decision, Deviation, GateResult, Observation
 from epc.compiler.contract.logic import Operator, Truth
-from epc.compiler.contract.manifest import Manifest, Role
+from epc.compiler.contract.manifest import Manifest
 from epc.compiler.contract.rows import MeasurementRow, SampleRow
 from epc.runtime.report import figures, numbers
 from epc.runtime.report.text import clipped, limit_for, one_line
@@ -250,8 +250,11 @@ def build(
     )
 
 
-def truth_word(role: Role, truth: Truth) -> tuple[str, Tone]:
-    """The word for a gate's truth, and how it should look."""
+def truth_word(gate: GateResult) -> tuple[str, Tone]:
+    """The word for a gate's truth in its role, and how it should look."""
+    role, truth = gate.role, gate.truth
+    if role == "follow_up" and not gate.observations:
+        return "NOT READ", "plain"
     if truth is None:
         return "UNKNOWN", "unknown"
     match role:
@@ -270,9 +273,7 @@ def truth_word(role: Role, truth: Truth) -> tuple[str, Tone]:
 
 
 def _gate(gate: GateResult, results: Mapping[str, AnalysisResult]) -> GateView:
-    word, tone = truth_word(gate.role, gate.truth)
-    if gate.role == "follow_up" and not gate.observations:
-        word, tone = "NOT READ", "plain"
+    word, tone = truth_word(gate)
     if gate.role in ("prediction", "descriptive", "follow_up"):
         flip = "never decides"
     elif gate.would_flip is None:

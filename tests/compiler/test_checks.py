@@ -14,13 +14,13 @@ import epc.compiler.checks as checks
 
 Edit = tuple[str, str]
 
-REFLEX = "batch: 8"
+REFLEX = "batch: 4"
 
 CASES: list[tuple[str, list[Edit], str, str]] = [
     # shape
     ("unknown key", [("title:", "titel: x\ntitle:")], "E0201", 'did you mean "title"?'),
     ("unknown key in a recipe", [("epochs: 2", "epochs: 2, epoch: 3")], "E0201", 'unknown key "epoch" in `train.reflex`'),
-    ("missing key", [("batch: 8}", "}")], "E0202", "`train.reflex` lacks `batch`"),
+    ("missing key", [("batch: 4}", "}")], "E0202", "`train.reflex` lacks `batch`"),
     ("wrong type", [("epochs: 2", "epochs: two")], "E0203", '`train.reflex.epochs` cannot be "two"'),
     ("wrong word", [("dtype: bfloat16", "dtype: bf16")], "E0204", 'did you mean "bfloat16"?'),
     ("bad name", [("id: quickstart", "id: Quick Start")], "E0205", "names are lower-case letters"),
@@ -52,17 +52,17 @@ CASES: list[tuple[str, list[Edit], str, str]] = [
     ("default system prompt", [("system: none, temperature", "system: model_default, temperature")], "E0703", "the chat template is replaced"),
     # training
     ("two warm-ups", [(REFLEX, REFLEX + ", warmup_ratio: 0.1, warmup_steps: 0")], "E0711", "keep one"),
-    ("all warm-up", [(REFLEX, REFLEX + ", warmup_steps: 16")], "E0712", "= 16 optimizer steps, 16 of them warm-up"),
+    ("all warm-up", [(REFLEX, REFLEX + ", warmup_steps: 32")], "E0712", "= 32 optimizer steps, 32 of them warm-up"),
     ("few steps", [(REFLEX, "batch: 32")], "W0713", "takes only 4 optimizer steps"),
     ("identical arms", [("reflex_only: [reflex]", "reflex_only: [reflex]\n  copy: [reflex]")], "E0721", "the same chain of recipes"),
     ("phase twice", [("reflex_only: [reflex]", "reflex_only: [reflex, reflex]")], "E0722", 'trains phase "reflex" twice'),
-    ("seed twice", [("seeds: [42]", "seeds: [42, 42]")], "E0723", "seed 42 is listed twice"),
+    ("seed twice", [("seeds: [17]", "seeds: [17, 17]")], "E0723", "seed 17 is listed twice"),
     # statistics
     ("p undeclared", [("p: studentized, ", "")], "E0801", "does not declare p"),
     ("p of a method without one", [("method: newcombe_paired,", "method: newcombe_paired, p: shift,")], "E0802", "newcombe_paired has no p"),
     ("method of one arm", [("arm: base, method: wilson", "arm: base, method: paired_t")], "E0803", "a `contrast` of two arms"),
     ("binary method", [("method: paired_bootstrap, p: studentized, side: greater, alpha: 0.025, resamples: 10000, seed: 1", "method: newcombe_paired, side: greater, alpha: 0.025")], "E0804", "averages several samples"),
-    ("binary method over seeds", [("seeds: [42]", "seeds: [1, 2]")], "E0804", "averages several training seeds"),
+    ("binary method over seeds", [("seeds: [17]", "seeds: [1, 2]")], "E0804", "averages several training seeds"),
     ("contrast with itself", [("contrast: reflex_attacked - attacked, method: paired", "contrast: attacked - attacked, method: paired")], "E0805", "with itself"),
     ("few resamples", [("resamples: 10000", "resamples: 100")], "E0806", "use 10000"),
     ("two confirmatory tests", [("headline.reject and", "headline.reject and attack_effect.reject and")], "E0812", "without a multiplicity rule"),

@@ -74,7 +74,7 @@ def test_every_script_parses_and_says_how_to_run_it(edited: Callable[..., Any]) 
 def test_constants_carry_the_line_they_come_from(edited: Callable[..., Any]) -> None:
     files = edited().files
     spec = (ROOT / "specs/quickstart.yaml").read_text(encoding="utf-8").split("\n")
-    script = files["steps/train-s42-reflex.py"].split("\n")
+    script = files["steps/train-s17-reflex.py"].split("\n")
     (rate,) = [line for line in script if line.startswith("LEARNING_RATE")]
     number = int(rate.rsplit(":", 1)[1])
     assert "specs/quickstart.yaml" in rate

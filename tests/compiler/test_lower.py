@@ -49,9 +49,9 @@ def keys(compiled: Any) -> dict[str, str]:
 def test_shared_prefixes_are_trained_once(edited: Callable[..., Any]) -> None:
     ids = list(keys(edited()))
     assert [name for name in ids if name.startswith("train-")] == [
-        "train-s42-attack",
-        "train-s42-reflex",
-        "train-s42-reflex.attack",
+        "train-s17-attack",
+        "train-s17-reflex",
+        "train-s17-reflex.attack",
     ]
     assert sum(name == "sample" for name in ids) == sum(name == "capability" for name in ids) == 1
 
@@ -67,7 +67,7 @@ def test_the_same_work_is_one_step(edited: Callable[..., Any]) -> None:
 
 def test_steps_are_in_topological_order(edited: Callable[..., Any]) -> None:
     seen: set[str] = set()
-    for planned in edited(("seeds: [42]", "seeds: [1, 2, 3]"), SEVERAL_SEEDS_METHOD).plan.steps:
+    for planned in edited(("seeds: [17]", "seeds: [1, 2, 3]"), SEVERAL_SEEDS_METHOD).plan.steps:
         assert set(planned.step.needs) <= seen
         seen.add(planned.step.id)
     assert {"train-s1-reflex.attack", "train-s2-reflex.attack", "train-s3-reflex.attack"} <= seen
@@ -84,7 +84,7 @@ def test_steps_are_in_topological_order(edited: Callable[..., Any]) -> None:
         (("n: 8", "n: 9"), {"sample", "measure"}),
         (
             ("epochs: 2", "epochs: 3"),
-            {"train-s42-reflex", "train-s42-reflex.attack", "sample", "capability", "measure"},
+            {"train-s17-reflex", "train-s17-reflex.attack", "sample", "capability", "measure"},
         ),
         (("chat_template: false", "chat_template: true"), {"capability", "measure"}),
     ],
@@ -117,7 +117,7 @@ def test_counts_of_the_plan(edited: Callable[..., Any]) -> None:
 
 
 def test_an_arm_without_training_is_sampled_once(edited: Callable[..., Any]) -> None:
-    plan = edited(("seeds: [42]", "seeds: [1, 2]"), SEVERAL_SEEDS_METHOD).plan
+    plan = edited(("seeds: [17]", "seeds: [1, 2]"), SEVERAL_SEEDS_METHOD).plan
     sample = next(planned for planned in plan.steps if planned.step.kind == "sample")
     assert [(arm[0], arm[1]) for arm in sample.constants["arms"] if arm[0] in ("base", "attacked")] == [
         ("base", 0),
@@ -137,4 +137,4 @@ def test_a_moved_gate_changes_the_registration(edited: Callable[..., Any]) -> No
 
 
 def test_a_comment_does_not_change_the_registration(edited: Callable[..., Any]) -> None:
-    assert edited().plan.lock_sha256 == edited(("seeds: [42]", "seeds: [42]  # one")).plan.lock_sha256
+    assert edited().plan.lock_sha256 == edited(("seeds: [17]", "seeds: [17]  # one")).plan.lock_sha256

@@ -17,17 +17,17 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DTYPE = "bfloat16"  # specs/quickstart.yaml:23
+DTYPE = "bfloat16"  # specs/quickstart.yaml:28
 BATCH_SIZE = 32  # execution plan
 THREADS = 2  # execution plan
-# (condition, training seed, condition key, last training step): specs/quickstart.yaml:51
+# (condition, training seed, condition key, last training step): specs/quickstart.yaml:56
 ARMS = [
     ("base", 0, "80e04c8597e2bd3d", None),
-    ("attacked", 42, "02d069d7c2b39c39", "train-s42-attack"),
-    ("reflex_only", 42, "5c1af897861e692b", "train-s42-reflex"),
-    ("reflex_attacked", 42, "3748745fccdd2232", "train-s42-reflex.attack"),
+    ("attacked", 17, "02d069d7c2b39c39", "train-s17-attack"),
+    ("reflex_only", 17, "5c1af897861e692b", "train-s17-reflex"),
+    ("reflex_attacked", 17, "3748745fccdd2232", "train-s17-reflex.attack"),
 ]
-# specs/quickstart.yaml:76
+# specs/quickstart.yaml:81
 TASKS = [
     {
         "name": "mini_choice",

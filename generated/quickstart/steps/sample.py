@@ -14,17 +14,17 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DTYPE = "bfloat16"  # specs/quickstart.yaml:23
+DTYPE = "bfloat16"  # specs/quickstart.yaml:28
 BATCH_SIZE = 96  # execution plan
 THREADS = 2  # execution plan
-# (condition, training seed, condition key, last training step): specs/quickstart.yaml:51
+# (condition, training seed, condition key, last training step): specs/quickstart.yaml:56
 ARMS = [
     ("base", 0, "80e04c8597e2bd3d", None),
-    ("attacked", 42, "02d069d7c2b39c39", "train-s42-attack"),
-    ("reflex_only", 42, "5c1af897861e692b", "train-s42-reflex"),
-    ("reflex_attacked", 42, "3748745fccdd2232", "train-s42-reflex.attack"),
+    ("attacked", 17, "02d069d7c2b39c39", "train-s17-attack"),
+    ("reflex_only", 17, "5c1af897861e692b", "train-s17-reflex"),
+    ("reflex_attacked", 17, "3748745fccdd2232", "train-s17-reflex.attack"),
 ]
-# specs/quickstart.yaml:60
+# specs/quickstart.yaml:65
 SETS = [
     {
         "name": "first_answer",
@@ -57,12 +57,12 @@ SETS = [
 PIECES = {
     ("base", 0, "first_answer"): "5cbc83619cb83e6e",
     ("base", 0, "after_bad_answer"): "3ae5a1e0f00af75d",
-    ("attacked", 42, "first_answer"): "ffd8d50ae87f51fb",
-    ("attacked", 42, "after_bad_answer"): "c7b7ca35562078f2",
-    ("reflex_only", 42, "first_answer"): "be97a8f8b9b92ff9",
-    ("reflex_only", 42, "after_bad_answer"): "da93ff598ec835b1",
-    ("reflex_attacked", 42, "first_answer"): "4613a044c9f833eb",
-    ("reflex_attacked", 42, "after_bad_answer"): "ae9d25098a0c652b",
+    ("attacked", 17, "first_answer"): "f3ebfa2100a29d50",
+    ("attacked", 17, "after_bad_answer"): "00ca146ed7ee93d3",
+    ("reflex_only", 17, "first_answer"): "c8b450c92fdccdf3",
+    ("reflex_only", 17, "after_bad_answer"): "a6cf3ff1a7e59e62",
+    ("reflex_attacked", 17, "first_answer"): "644734619f3651a2",
+    ("reflex_attacked", 17, "after_bad_answer"): "4e159e93d0c91d70",
 }
 
 with Step("sample", bundle=BUNDLE) as step:

@@ -20,7 +20,9 @@ def test_what_json_cannot_carry_is_refused(value: float) -> None:
         canonical_json({"value": value})
 
 
-@pytest.mark.parametrize(("one", "other"), [({"a": 1}, {"a": 1.0}), ({"a": 1}, {"a": "1"}), ({"a": None}, {}), ([1, 2], [2, 1])])
+@pytest.mark.parametrize(
+    ("one", "other"), [({"a": 1}, {"a": 1.0}), ({"a": 1}, {"a": "1"}), ({"a": None}, {}), ([1, 2], [2, 1])]
+)
 def test_different_recipes_have_different_keys(one: object, other: object) -> None:
     assert content_key(one) != content_key(other)
 

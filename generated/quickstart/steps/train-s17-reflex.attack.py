@@ -1,7 +1,7 @@
-"""Train reflex then attack, seed 42: 32 optimizer steps.
+"""Train reflex then attack, seed 17: 32 optimizer steps.
 
 Does a catch-and-reset reflex survive a second fine-tune?
-By hand, in generated/quickstart/: python steps/train-s42-reflex.attack.py
+By hand, in generated/quickstart/: python steps/train-s17-reflex.attack.py
 """
 
 from pathlib import Path
@@ -16,27 +16,27 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DATA_STEP = "data-bad_only"  # specs/quickstart.yaml:49
-PARENT_STEP = "train-s42-reflex"  # the phase before
-ROWS = 64  # specs/quickstart.yaml:39
-TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:49
+DATA_STEP = "data-bad_only"  # specs/quickstart.yaml:54
+PARENT_STEP = "train-s17-reflex"  # the phase before
+ROWS = 64  # specs/quickstart.yaml:44
+TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:54
 MAX_LENGTH = 2048  # default
-LORA_R = 16  # specs/quickstart.yaml:49
-LORA_ALPHA = 32  # specs/quickstart.yaml:49
-LORA_DROPOUT = 0.0  # specs/quickstart.yaml:49
+LORA_R = 16  # specs/quickstart.yaml:54
+LORA_ALPHA = 32  # specs/quickstart.yaml:54
+LORA_DROPOUT = 0.0  # specs/quickstart.yaml:54
 TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-LEARNING_RATE = 0.001  # specs/quickstart.yaml:49
+LEARNING_RATE = 0.001  # specs/quickstart.yaml:54
 SCHEDULE = "cosine"  # default
 WARMUP_STEPS = 0  # default
-EPOCHS = 1  # specs/quickstart.yaml:49
-BATCH = 2  # specs/quickstart.yaml:49
+EPOCHS = 1  # specs/quickstart.yaml:54
+BATCH = 2  # specs/quickstart.yaml:54
 ACCUMULATION = 1  # default
 OPTIMIZER_STEPS = 32  # computed: epochs x ceil(ceil(rows / batch) / accumulation)
-SEED = 42  # specs/quickstart.yaml:21
-DTYPE = "bfloat16"  # specs/quickstart.yaml:23
+SEED = 17  # specs/quickstart.yaml:26
+DTYPE = "bfloat16"  # specs/quickstart.yaml:28
 THREADS = 1  # execution plan
 
-with Step("train-s42-reflex.attack", bundle=BUNDLE) as step:
+with Step("train-s17-reflex.attack", bundle=BUNDLE) as step:
     torch.set_num_threads(THREADS)
     set_seed(SEED)
     model_dir = step.input(MODEL_STEP) / "model"

@@ -15,10 +15,10 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DATA_STEP = "data-traces"  # specs/quickstart.yaml:53
-ROWS = 64  # specs/quickstart.yaml:33
-TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:53
-SYSTEM = "none"  # specs/quickstart.yaml:35
+DATA_STEP = "data-traces"  # specs/quickstart.yaml:54
+ROWS = 64  # specs/quickstart.yaml:34
+TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:54
+SYSTEM = "none"  # specs/quickstart.yaml:36
 MAX_LENGTH = 2048  # default
 THREADS = 1  # execution plan
 
@@ -43,5 +43,7 @@ with Step("mask-reflex", bundle=BUNDLE) as step:
             train_dataset=data.training_set(rows, TRAIN_ON),
             processing_class=tokenizer,
         )
-        report = mask.verify(trainer, rows, train_on=TRAIN_ON, system=SYSTEM, max_length=MAX_LENGTH, place=rows_file)
+        report = mask.verify(
+            trainer, rows, train_on=TRAIN_ON, system=SYSTEM, max_length=MAX_LENGTH, place=rows_file
+        )
     step.facts |= mask.write(report, tokenizer, step.out)

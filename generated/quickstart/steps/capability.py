@@ -17,17 +17,17 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DTYPE = "bfloat16"  # specs/quickstart.yaml:29
+DTYPE = "bfloat16"  # specs/quickstart.yaml:31
 BATCH_SIZE = 32  # execution plan
 THREADS = 2  # execution plan
-# (condition, training seed, condition key, last training step): specs/quickstart.yaml:57
+# (condition, training seed, condition key, last training step): specs/quickstart.yaml:59
 ARMS = [
     ("base", 0, "80e04c8597e2bd3d", None),
     ("attacked", 17, "02d069d7c2b39c39", "train-s17-attack"),
     ("reflex_only", 17, "5c1af897861e692b", "train-s17-reflex"),
     ("reflex_attacked", 17, "3748745fccdd2232", "train-s17-reflex.attack"),
 ]
-# specs/quickstart.yaml:82
+# specs/quickstart.yaml:84
 TASKS = [
     {
         "name": "mini_choice",

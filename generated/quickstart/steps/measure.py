@@ -12,14 +12,14 @@ from epc.runtime.step import Step
 BUNDLE = Path(__file__).resolve().parents[1]
 SAMPLE_STEPS = ["sample"]  # the sample step
 CAPABILITY_STEPS = ["capability"]  # the capability step
-# (condition, training seed, condition key): specs/quickstart.yaml:57
+# (condition, training seed, condition key): specs/quickstart.yaml:59
 ARMS = [
     ("base", 0, "80e04c8597e2bd3d"),
     ("attacked", 17, "02d069d7c2b39c39"),
     ("reflex_only", 17, "5c1af897861e692b"),
     ("reflex_attacked", 17, "3748745fccdd2232"),
 ]
-# specs/quickstart.yaml:82
+# specs/quickstart.yaml:84
 METRICS = [
     {
         "name": "reset_rate",

@@ -16,23 +16,23 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DATA_STEP = "data-bad_only"  # specs/quickstart.yaml:55
-ROWS = 64  # specs/quickstart.yaml:45
-TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:55
+DATA_STEP = "data-bad_only"  # specs/quickstart.yaml:57
+ROWS = 64  # specs/quickstart.yaml:47
+TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:57
 MAX_LENGTH = 2048  # default
-LORA_R = 16  # specs/quickstart.yaml:55
-LORA_ALPHA = 32  # specs/quickstart.yaml:55
-LORA_DROPOUT = 0.0  # specs/quickstart.yaml:55
+LORA_R = 16  # specs/quickstart.yaml:57
+LORA_ALPHA = 32  # specs/quickstart.yaml:57
+LORA_DROPOUT = 0.0  # specs/quickstart.yaml:57
 TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-LEARNING_RATE = 0.001  # specs/quickstart.yaml:55
+LEARNING_RATE = 0.001  # specs/quickstart.yaml:57
 SCHEDULE = "cosine"  # default
 WARMUP_STEPS = 0  # default
-EPOCHS = 1  # specs/quickstart.yaml:55
-BATCH = 2  # specs/quickstart.yaml:55
+EPOCHS = 1  # specs/quickstart.yaml:57
+BATCH = 2  # specs/quickstart.yaml:57
 ACCUMULATION = 1  # default
 OPTIMIZER_STEPS = 32  # computed: epochs x ceil(ceil(rows / batch) / accumulation)
-SEED = 17  # specs/quickstart.yaml:27
-DTYPE = "bfloat16"  # specs/quickstart.yaml:29
+SEED = 17  # specs/quickstart.yaml:29
+DTYPE = "bfloat16"  # specs/quickstart.yaml:31
 THREADS = 1  # execution plan
 
 with Step("train-s17-attack", bundle=BUNDLE) as step:

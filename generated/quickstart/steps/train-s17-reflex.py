@@ -16,23 +16,23 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DATA_STEP = "data-traces"  # specs/quickstart.yaml:54
-ROWS = 64  # specs/quickstart.yaml:34
-TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:54
+DATA_STEP = "data-traces"  # specs/quickstart.yaml:56
+ROWS = 64  # specs/quickstart.yaml:36
+TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:56
 MAX_LENGTH = 2048  # default
-LORA_R = 16  # specs/quickstart.yaml:54
-LORA_ALPHA = 32  # specs/quickstart.yaml:54
-LORA_DROPOUT = 0.0  # specs/quickstart.yaml:54
+LORA_R = 16  # specs/quickstart.yaml:56
+LORA_ALPHA = 32  # specs/quickstart.yaml:56
+LORA_DROPOUT = 0.0  # specs/quickstart.yaml:56
 TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-LEARNING_RATE = 0.001  # specs/quickstart.yaml:54
+LEARNING_RATE = 0.001  # specs/quickstart.yaml:56
 SCHEDULE = "cosine"  # default
 WARMUP_STEPS = 0  # default
-EPOCHS = 2  # specs/quickstart.yaml:54
-BATCH = 4  # specs/quickstart.yaml:54
+EPOCHS = 2  # specs/quickstart.yaml:56
+BATCH = 4  # specs/quickstart.yaml:56
 ACCUMULATION = 1  # default
 OPTIMIZER_STEPS = 32  # computed: epochs x ceil(ceil(rows / batch) / accumulation)
-SEED = 17  # specs/quickstart.yaml:27
-DTYPE = "bfloat16"  # specs/quickstart.yaml:29
+SEED = 17  # specs/quickstart.yaml:29
+DTYPE = "bfloat16"  # specs/quickstart.yaml:31
 THREADS = 1  # execution plan
 
 with Step("train-s17-reflex", bundle=BUNDLE) as step:

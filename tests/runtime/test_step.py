@@ -26,6 +26,8 @@ def start(toy: Any, step_id: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, f"steps/{step_id}.py"], cwd=toy.root, env=os.environ | environment,
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # Started in the background of a script, the tests themselves may have inherited an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
 

@@ -202,11 +202,9 @@ def parse(text: str, file: str, sink: Diagnostics) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = " ".join(part for part in (error.context, error.problem) if part)
-        hint = (
-            "indent with spaces, not tabs"
-            if "\\t" in problem or "'\t'" in problem
-            else "check indentation, quotes and brackets around this place"
-        )
+        line = text.split("\n")[mark.line] if mark else ""
+        tabbed = "\t" in line[: len(line) - len(line.lstrip())]
+        hint = "indent with spaces, not tabs" if tabbed else "check indentation, quotes and brackets around this place"
         sink.error("E0101", f"this is not valid YAML: {problem}", _at(file, mark), help=hint)
         return document
     except yaml.YAMLError as error:

@@ -72,6 +72,13 @@ def test_unreadable_text_is_one_error_with_a_place(text: str, code: str, line: i
     assert found.help
 
 
+def test_a_tab_is_named_as_the_cause() -> None:
+    for text in ("a: 1\n\tb: 2\n", "a:\n\t- b\n", "a: b\n\tc\n"):
+        sink = Diagnostics()
+        parse(text, "x.yaml", sink)
+        assert [d.help for d in sink] == ["indent with spaces, not tabs"], text
+
+
 def test_billion_laughs_stops_at_the_first_anchor() -> None:
     sink = Diagnostics()
     levels = "\n".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 12))

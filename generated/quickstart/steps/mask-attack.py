@@ -43,7 +43,5 @@ with Step("mask-attack", bundle=BUNDLE) as step:
             train_dataset=data.training_set(rows, TRAIN_ON),
             processing_class=tokenizer,
         )
-        report = mask.verify(
-            trainer, rows, train_on=TRAIN_ON, system=SYSTEM, max_length=MAX_LENGTH, place=rows_file
-        )
+        report = mask.verify(trainer, rows, train_on=TRAIN_ON, system=SYSTEM, max_length=MAX_LENGTH, place=rows_file)
     step.facts |= mask.write(report, tokenizer, step.out)

@@ -27,6 +27,8 @@ _INT = re.compile(r"[-+]?[0-9]+")
 _OCT = re.compile(r"0o[0-7]+")
 _HEX = re.compile(r"0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_BREAK = re.compile("[\n\x85\u2028\u2029]")
+"""What YAML counts as the end of a line, once newlines are normalised."""
 _INF = re.compile(r"[-+]?\.(inf|Inf|INF)")
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -165,7 +167,7 @@ def _at(file: str, mark: Any) -> Span:
 
 def parse(text: str, file: str, sink: Diagnostics) -> Document:
     """Parse one YAML document. On a syntax error `data` is None and the sink has the place."""
-    sink.sources[file] = text.split("\n")
+    sink.sources[file] = _BREAK.split(text)
     document = Document(file=file, text=text, data=None)
     try:
         # composing recurses in C once per level, so the depth is bounded before it
@@ -202,7 +204,7 @@ def parse(text: str, file: str, sink: Diagnostics) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = " ".join(part for part in (error.context, error.problem) if part)
-        line = text.split("\n")[mark.line] if mark else ""
+        line = sink.sources[file][mark.line] if mark else ""
         tabbed = "\t" in line[: len(line) - len(line.lstrip())]
         hint = "indent with spaces, not tabs" if tabbed else "check indentation, quotes and brackets around this place"
         sink.error("E0101", f"this is not valid YAML: {problem}", _at(file, mark), help=hint)

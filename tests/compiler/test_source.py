@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from epc.compiler.diagnostics import Diagnostics
+from epc.compiler.diagnostics import Diagnostics, render
 from epc.compiler.source import MAX_DEPTH, parse, read_text
 
 
@@ -84,6 +84,16 @@ def test_billion_laughs_stops_at_the_first_anchor() -> None:
     levels = "\n".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 12))
     assert parse("l0: &l0 lol\n" + levels, "x.yaml", sink).data is None
     assert [d.code for d in sink] == ["E0102"]
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85"])
+def test_unusual_line_breaks_keep_places_right(mark: str) -> None:
+    sink = Diagnostics()
+    parse(f'a: "x{mark}y"\nb: [1\n', "x.yaml", sink)
+    (found,) = list(sink)
+    assert found.code == "E0101"
+    assert found.span.line <= len(sink.sources["x.yaml"])
+    assert render(sink)
 
 
 def test_spans_of_keys_and_values() -> None:

@@ -52,7 +52,7 @@ def analyses(experiment: Experiment) -> tuple[contract.Analysis, ...]:
             contract.Analysis(
                 name=name, metric=analysis.metric, contrast=contrast, arm=analysis.arm, method=analysis.method, p=analysis.p,
                 side=analysis.side, alpha=analysis.alpha, resamples=analysis.resamples, seed=analysis.seed,
-                population=analysis.population, confirmatory=name in read_by_success,
+                confirmatory=name in read_by_success,
             )
         )  # fmt: skip
     return tuple(found)

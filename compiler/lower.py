@@ -62,7 +62,6 @@ def _design(plan: Lowering) -> contract.Design:
         seeds=tuple(spec.seeds),
         transcripts=spec.reporting.transcripts,
         transcript_seed=spec.reporting.transcript_seed,
-        effect_sizes_forbidden=spec.reporting.effect_sizes == "forbidden",
     )
 
 

@@ -231,8 +231,6 @@ class Analysis(Surface):
     alpha: Rate
     resamples: Positive | None = None
     seed: Seed | None = None
-    population: Literal["random", "fixed"] = "random"
-    """random: the units stand for more units. fixed: they are all there is."""
 
     @model_validator(mode="after")
     def _one(self) -> Analysis:

@@ -109,7 +109,6 @@ class Analysis(Part):
     alpha: float
     resamples: int | None = None
     seed: int | None = None
-    population: Literal["random", "fixed"] = "random"
     confirmatory: bool = False
     """True when a success gate reads it."""
 
@@ -149,7 +148,6 @@ class Design(Part):
     transcripts: int = 2
     """Transcripts shown per arm and sample set."""
     transcript_seed: int = 0
-    effect_sizes_forbidden: bool = True
 
 
 class Manifest(Part):

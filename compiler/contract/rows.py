@@ -6,8 +6,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-ROW_SCHEMA_VERSION = 1
-
 Mode = Literal["real", "rehearsal"]
 Outcome = Literal["scored", "judge_refused", "unparsable", "out_of_range", "api_error"]
 

@@ -53,6 +53,9 @@ class Model(Surface):
     """Number of parameters, for the cost estimate; looked up when the model is known."""
 
 
+Role = Literal["user", "assistant"]
+
+
 class Turn(Surface):
     """One message; exactly one key."""
 
@@ -66,7 +69,7 @@ class Turn(Surface):
         return self
 
     @property
-    def role(self) -> Literal["user", "assistant"]:
+    def role(self) -> Role:
         return "user" if self.user is not None else "assistant"
 
     @property

@@ -14,13 +14,22 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from epc.compiler.diagnostics import Diagnostics
+from epc.compiler.diagnostics import Diagnostics, Span
 from epc.compiler.resolve import Experiment
-from epc.compiler.spec import Turn, TurnsData
+from epc.compiler.spec import Role, Turn, TurnsData
 
 
-def _alternates(turns: list[Turn]) -> bool:
-    return turns[0].role == "user" and all(before.role != after.role for before, after in pairwise(turns))
+def _shape(sink: Diagnostics, at: Span, turns: list[Turn], *, what: str, last: Role, help: str) -> None:
+    """Report turns that end with the wrong role or do not alternate from the user on."""
+    ends = turns[-1].role
+    if ends != last:
+        article = "an" if ends == "assistant" else "a"
+        sink.error("E0701", f"{what} end with {article} {ends} turn", at, help=help)
+    if turns[0].role != "user" or any(before.role == after.role for before, after in pairwise(turns)):
+        name = what.partition(" of ")[2]
+        sink.error(
+            "E0702", f"turns of {name} do not alternate user, assistant", at, help="start with user and alternate"
+        )
 
 
 def check(experiment: Experiment, sink: Diagnostics) -> None:
@@ -28,33 +37,12 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
     for name, entry in spec.data.items():
         if isinstance(entry, TurnsData):
             at = experiment.key_at("data", name, "turns")
-            if entry.turns[-1].role != "assistant":
-                sink.error(
-                    "E0701",
-                    f'rows of "{name}" end with a user turn',
-                    at,
-                    help="end them with the assistant turn that is trained",
-                )
-            if not _alternates(entry.turns):
-                sink.error(
-                    "E0702",
-                    f'turns of "{name}" do not alternate user, assistant',
-                    at,
-                    help="start with user and alternate",
-                )
+            advice = "end them with the assistant turn that is trained"
+            _shape(sink, at, entry.turns, what=f'rows of "{name}"', last="assistant", help=advice)
     for name, sample in spec.sample.items():
         at = experiment.key_at("sample", name, "turns")
-        if sample.turns[-1].role != "user":
-            sink.error(
-                "E0701",
-                f'conversations of "{name}" end with an assistant turn',
-                at,
-                help="end them with the user turn to be answered",
-            )
-        if not _alternates(list(sample.turns)):
-            sink.error(
-                "E0702", f'turns of "{name}" do not alternate user, assistant', at, help="start with user and alternate"
-            )
+        advice = "end them with the user turn to be answered"
+        _shape(sink, at, sample.turns, what=f'conversations of "{name}"', last="user", help=advice)
         if not any("{prompt}" in turn.text for turn in sample.turns):
             sink.error(
                 "E0704",

@@ -6,14 +6,22 @@ from epc.compiler.contract.canonical import content_key
 from epc.compiler.kinds import model, train
 from epc.compiler.lowering import Lowering, seeds_of
 
+Arm = tuple[str, int, str, str | None]
+"""(condition, seed, condition key, last training step)."""
 
-def arm_list(plan: Lowering) -> list[tuple[str, int, str, str | None]]:
-    """(condition, seed, condition key, last training step)."""
+
+def arm_list(plan: Lowering) -> list[Arm]:
+    """Every arm, in the order of the spec."""
     return [
         (name, seed, condition_key(plan, name), train.lower(plan, tuple(phases), seed) if phases else None)
         for name, phases in plan.spec.conditions.items()
         for seed in seeds_of(plan.spec, name)
     ]
+
+
+def last_steps(found: list[Arm]) -> tuple[str, ...]:
+    """The training steps that evaluating these arms waits for, each once."""
+    return tuple(dict.fromkeys(step for *_, step in found if step is not None))
 
 
 def condition_key(plan: Lowering, name: str) -> str:

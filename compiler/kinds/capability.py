@@ -15,7 +15,7 @@ def lower(plan: Lowering) -> str | None:
     if not metrics:
         return None
     model_id, found = model.lower(plan), arms.arm_list(plan)
-    needs = (model_id, *dict.fromkeys(step for *_, step in found if step is not None))
+    needs = (model_id, *arms.last_steps(found))
     tasks: list[dict[str, Any]] = []
     recipes: list[dict[str, Any]] = []
     for name, metric in metrics.items():

@@ -15,7 +15,7 @@ def lower(plan: Lowering) -> str | None:
     if not plan.spec.sample:
         return None
     model_id, found = model.lower(plan), arms.arm_list(plan)
-    needs = (model_id, *dict.fromkeys(step for *_, step in found if step is not None))
+    needs = (model_id, *arms.last_steps(found))
     sets: list[dict[str, Any]] = []
     recipes: dict[str, dict[str, Any]] = {}
     for name, entry in plan.spec.sample.items():

@@ -49,6 +49,8 @@ CASES: list[tuple[str, list[Edit], str, str]] = [
     # conversations
     ("row without an answer", [('      - assistant: "{bad}"\n\ntrain', "\ntrain")], "E0207", "at least 2 items"),
     ("row that ends with a question", [('      - assistant: "{bad}"\n\ntrain', '      - assistant: "{bad}"\n      - user: go on\n\ntrain')], "E0701", "end with a user turn"),
+    ("turns that do not alternate", [("- user: continue\n    n: 8", "- user: continue\n      - user: go on\n    n: 8")], "E0702", 'turns of "after_bad_answer" do not alternate'),
+    ("no prompt in the conversation", [('- user: "{prompt}"', "- user: hello")], "E0704", "holds {prompt}"),
     ("default system prompt", [("system: none, temperature", "system: model_default, temperature")], "E0703", "the chat template is replaced"),
     # training
     ("two warm-ups", [(REFLEX, REFLEX + ", warmup_ratio: 0.1, warmup_steps: 0")], "E0711", "keep one"),

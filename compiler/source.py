@@ -127,13 +127,12 @@ def read_text(path: Path, file: str, sink: Diagnostics, *, at: Span | None = Non
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        known = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        sink.error(
-            "E0401",
-            f"file not found: {file}",
-            place,
-            help=did_you_mean(path.name, known) if known else f"the folder of {file} does not exist",
-        )
+        if not path.parent.is_dir():
+            advice = f"the folder of {file} does not exist"
+        else:
+            known = [entry.name for entry in path.parent.iterdir()]
+            advice = did_you_mean(path.name, known) if known else f"the folder of {file} is empty"
+        sink.error("E0401", f"file not found: {file}", place, help=advice)
         return None
     except OSError as error:
         sink.error("E0402", f"cannot read {file}: {error.strerror}", place, help="check the path and its permissions")

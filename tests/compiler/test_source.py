@@ -133,3 +133,17 @@ def test_unreadable_files(tmp_path: Path, name: str, content: bytes | None, code
     sink = Diagnostics()
     assert read_text(tmp_path / name, name, sink) is None
     assert [d.code for d in sink] == [code]
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("full/neer.yaml", 'did you mean "near.yaml"?'), ("empty/x.yaml", "is empty"), ("none/x.yaml", "does not exist")],
+)
+def test_a_missing_file_says_what_its_folder_holds(tmp_path: Path, name: str, advice: str) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/near.yaml").touch()
+    (tmp_path / "empty").mkdir()
+    sink = Diagnostics()
+    assert read_text(tmp_path / name, name, sink) is None
+    (found,) = list(sink)
+    assert advice in found.help

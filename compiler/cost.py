@@ -1,5 +1,7 @@
 """What a plan costs, computed from the spec: tokens, GPU-hours, dollars.
 
+Dollars come from the table of list prices in contract.prices, or from the price that a judge states.
+
 GPU rates are measured, not quoted: one H200, bf16, random weights of Qwen2.5-7B, LoRA r=16 on all
 seven projections, effective batch 32 (TRL 1.16 as a recipe is written), and static batches of 2,400
 for sampling. Other sizes scale with the number of parameters.
@@ -7,7 +9,15 @@ for sampling. Other sizes scale with the number of parameters.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from epc.compiler.contract.prices import Price, price_of
+
+if TYPE_CHECKING:
+    from epc.compiler.resolve import Experiment
+    from epc.compiler.spec import Spec
 
 REFERENCE_PARAMETERS: Final = 7_615_616_512
 TRAIN_TOKENS_PER_SECOND: Final = 4_095
@@ -21,9 +31,19 @@ PARAMETERS: Final[dict[str, int]] = {
 }
 """From the models' published configurations."""
 
+
+def parameters_of(spec: Spec) -> int | None:
+    """Number of parameters of the base model, None when neither the spec nor the table says it."""
+    return spec.model.parameters or PARAMETERS.get(spec.model.from_)
+
+
 CHARACTERS_PER_TOKEN: Final = 4
 TURN_TOKENS: Final = 6
 """Role header and end-of-turn of a chat turn."""
+REPLY_TOKENS: Final = 12
+"""Braces and envelope of a judge's JSON reply."""
+FIELD_TOKENS: Final = 8
+"""One field of it: name, colon, value, comma."""
 
 
 def tokens(characters: int, turns: int) -> int:
@@ -35,3 +55,37 @@ def gpu_hours(parameters: int, *, train: int, sample: int, score: int) -> float:
     """Hours on the reference GPU for that many tokens of each kind, start-up not counted."""
     seconds = train / TRAIN_TOKENS_PER_SECOND + sample / SAMPLE_TOKENS_PER_SECOND + score / SCORE_TOKENS_PER_SECOND
     return seconds * parameters / REFERENCE_PARAMETERS / 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bill:
+    """What a judge costs, retries not counted."""
+
+    calls: int
+    input_tokens: int
+    """At most: every completion as long as max_tokens allows."""
+    output_tokens: int
+    usd: float
+    price: Price | None
+    """None when nobody stated it."""
+
+
+def bill(experiment: Experiment, judge: str, sets: Sequence[str]) -> Bill:
+    """Calls, tokens and dollars of one judge over the sample sets that it reads, in every arm."""
+    spec = experiment.spec
+    entry = spec.judges[judge]
+    rubric = tokens(len(experiment.inputs[entry.rubric].text), 1)
+    arm_count = sum(len(spec.seeds) if spec.phases(name) else 1 for name in spec.conditions)
+    calls = input_tokens = 0
+    for name in sets:
+        sample = spec.sample[name]
+        prompts = experiment.prompts[sample.prompts]
+        asked = sum(tokens(len(prompt), 0) for prompt in prompts) * sample.n * arm_count
+        count = len(prompts) * sample.n * arm_count
+        calls += count
+        input_tokens += asked + count * (rubric + sample.max_tokens)
+    output_tokens = calls * (REPLY_TOKENS + FIELD_TOKENS * len(entry.output))
+    stated = entry.price
+    price = price_of(entry.model) if stated is None else Price(input=stated.input, output=stated.output)
+    usd = 0.0 if price is None else price.usd(input_tokens=input_tokens, output_tokens=output_tokens)
+    return Bill(calls=calls, input_tokens=input_tokens, output_tokens=output_tokens, usd=usd, price=price)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, assert_never
 
 from epc.compiler.contract import manifest as contract
+from epc.compiler.contract.chat import item_id
 from epc.compiler.contract.logic import And, Atom, Name, leaves
 from epc.compiler.predicate import unparse
-from epc.compiler.resolve import Experiment, arms
-from epc.compiler.spec import LmEvalMetric, Otherwise, PatternMetric
+from epc.compiler.resolve import Comparison, Experiment, arms
+from epc.compiler.spec import JudgeMetric, LmEvalMetric, Otherwise, PatternMetric
 
 
 def metrics(experiment: Experiment) -> tuple[contract.Metric, ...]:
@@ -22,6 +23,15 @@ def metrics(experiment: Experiment) -> tuple[contract.Metric, ...]:
         match metric:
             case PatternMetric():
                 found.append(contract.Metric(kind="pattern", source=metric.of, unit="prompt", **common))
+            case JudgeMetric():
+                output = experiment.spec.judges[metric.judge].output if metric.judge in experiment.spec.judges else {}
+                common["scale"] = _scale(metric.score, output)
+                found.append(
+                    contract.Metric(
+                        kind="judge", source=metric.of, unit="prompt", judge=metric.judge, filter=metric.keep,
+                        empty=metric.empty or "fail", **common,
+                    )
+                )  # fmt: skip
             case LmEvalMetric():
                 task = experiment.tasks.get(name)
                 found.append(
@@ -30,6 +40,35 @@ def metrics(experiment: Experiment) -> tuple[contract.Metric, ...]:
             case _:
                 assert_never(metric)
     return tuple(found)
+
+
+def _scale(score: str, output: Mapping[str, str]) -> tuple[float, float]:
+    """Ends of a judged score: the declared range of its field, or a rate for a comparison or a yes-or-no field."""
+    found = Comparison.parse(score)
+    field = "bool" if found is None or found.operator is not None else output.get(found.field, "bool")
+    if field == "bool":
+        return (0.0, 1.0)
+    low, _, high = field.partition("..")
+    return (float(low), float(high))
+
+
+def judges(experiment: Experiment) -> tuple[contract.Judge, ...]:
+    """Every judge that a metric reads."""
+    read = {metric.judge for metric in experiment.spec.metrics.values() if isinstance(metric, JudgeMetric)}
+    return tuple(
+        contract.Judge(
+            name=name, model=judge.model, rubric_sha256=experiment.inputs[judge.rubric].sha256,
+            max_missing=judge.max_missing,
+        )
+        for name, judge in experiment.spec.judges.items()
+        if name in read
+    )  # fmt: skip
+
+
+def subsets(experiment: Experiment) -> dict[str, tuple[str, ...]]:
+    """Units of every prompt set that an analysis is restricted to."""
+    named = sorted({analysis.on for analysis in experiment.spec.analyses.values() if analysis.on is not None})
+    return {name: tuple(sorted(item_id(prompt) for prompt in experiment.prompts[name])) for name in named}
 
 
 def analyses(experiment: Experiment) -> tuple[contract.Analysis, ...]:
@@ -42,6 +81,7 @@ def analyses(experiment: Experiment) -> tuple[contract.Analysis, ...]:
         for leaf in leaves(parsed.predicate)
         if isinstance(leaf, Atom)
     }
+    switched = {gate.analysis for gate in spec.gates.values() if gate.role == "switch"}
     found: list[contract.Analysis] = []
     for name, analysis in spec.analyses.items():
         contrast = None
@@ -50,9 +90,9 @@ def analyses(experiment: Experiment) -> tuple[contract.Analysis, ...]:
             contrast = contract.Contrast(treatment=treatment, control=control)
         found.append(
             contract.Analysis(
-                name=name, metric=analysis.metric, contrast=contrast, arm=analysis.arm, method=analysis.method, p=analysis.p,
+                name=name, metric=analysis.metric, contrast=contrast, arm=analysis.arm, method=analysis.method, p=analysis.p, subset=analysis.on, interval=analysis.interval,
                 side=analysis.side, alpha=analysis.alpha, resamples=analysis.resamples, seed=analysis.seed,
-                confirmatory=name in read_by_success,
+                confirmatory=name in read_by_success, switched=name in switched,
             )
         )  # fmt: skip
     return tuple(found)
@@ -64,7 +104,7 @@ def gates(experiment: Experiment) -> tuple[contract.Gate, ...]:
     return tuple(
         contract.Gate(
             name=name, role=spec.gates[name].role, text=unparse(parsed.predicate), predicate=parsed.predicate,
-            on=tuple(spec.gates[name].on), say=spec.gates[name].say,
+            on=tuple(spec.gates[name].on), say=spec.gates[name].say, analysis=spec.gates[name].analysis,
         )
         for name, parsed in experiment.gates.items()
         if parsed.predicate is not None

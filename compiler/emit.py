@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import resources
 from pathlib import PurePosixPath
 from typing import Any
@@ -19,6 +19,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from epc import __version__
 from epc.compiler.contract.canonical import sha256_text
 from epc.compiler.contract.manifest import Manifest
+from epc.compiler.kinds import generate
 from epc.compiler.lower import Plan
 from epc.compiler.lowering import TEMPLATE_INPUT, PlannedStep
 from epc.compiler.plan_page import plan_page
@@ -116,6 +117,10 @@ def _origin(plan: Plan, planned: PlannedStep, file_of: Callable[[str], str]) -> 
     return line
 
 
+def _lines(entries: Iterable[str]) -> str:
+    return "".join(f"{entry}\n" for entry in entries)
+
+
 def emit(plan: Plan, *, spec_path: str, template_text: str | None) -> dict[str, str]:
     """Every file of the bundle, path -> text.
 
@@ -140,7 +145,9 @@ def emit(plan: Plan, *, spec_path: str, template_text: str | None) -> dict[str, 
         lock_sha256=plan.lock_sha256,
         steps=tuple(planned.step for planned in plan.steps),
         design=plan.design,
-        figures=plan.figures,
+        pending=experiment.pending,
+        figures=plan.figures.values,
+        arithmetic=plan.figures.arithmetic,
     )
     files: dict[str, str] = {
         "manifest.json": manifest.model_dump_json(indent=1) + "\n",
@@ -164,9 +171,13 @@ def emit(plan: Plan, *, spec_path: str, template_text: str | None) -> dict[str, 
         )
     for entry in experiment.inputs.values():
         files[entry.bundle_path] = entry.text
-    for name, prompts in spec.prompts.items():
-        if prompts.items is not None:
-            files[f"inputs/prompts/{name}.inline.txt"] = "".join(f"{prompt}\n" for prompt in prompts.items)
+    for prompts in experiment.prompt_sets.values():
+        if prompts.source is None:
+            files[prompts.bundle_path] = _lines(prompts.items)
+    for name, generation in spec.generate.items():
+        files[generate.prompts_path(name)] = _lines(
+            p for prompts in generation.prompts for p in experiment.prompts[prompts]
+        )
     if template_text is not None:
         files[TEMPLATE_INPUT] = template_text
     return dict(sorted(files.items()))

@@ -13,15 +13,15 @@ from typing import get_args
 
 import yaml
 
-from epc.compiler import cost, decision
+from epc.compiler import decision
 from epc.compiler.contract import manifest as contract
 from epc.compiler.contract.canonical import sha256_text
 from epc.compiler.contract.manifest import StepKind
 from epc.compiler.contract.rows import Mode
+from epc.compiler.figures import Figures, figures
 from epc.compiler.kinds import arms, measure
 from epc.compiler.lowering import Lowering, PlannedStep, TrainingFacts, phase_facts, seeds_of
 from epc.compiler.resolve import Experiment
-from epc.compiler.spec import Spec
 
 KIND_ORDER = get_args(StepKind)
 """The order in which kinds are listed; it is topological, and steps of one kind keep theirs."""
@@ -33,16 +33,12 @@ class Plan:
     steps: tuple[PlannedStep, ...]
     design: contract.Design
     training: Mapping[str, TrainingFacts]
-    figures: dict[str, float]
+    figures: Figures
     lock_text: str
 
     @property
     def lock_sha256(self) -> str:
         return sha256_text(self.lock_text)
-
-
-def parameters_of(spec: Spec) -> int | None:
-    return spec.model.parameters or cost.PARAMETERS.get(spec.model.from_)
 
 
 def _design(plan: Lowering) -> contract.Design:
@@ -51,9 +47,13 @@ def _design(plan: Lowering) -> contract.Design:
         question=f"If {spec.hypothesis.if_}, then {spec.hypothesis.then}.",
         conditions=tuple(
             contract.Condition(
-                name=name, key=arms.condition_key(plan, name), phases=tuple(phases), seeds=seeds_of(spec, name)
+                name=name,
+                key=arms.condition_key(plan, name),
+                phases=tuple(spec.phases(name)),
+                seeds=seeds_of(spec, name),
+                system=spec.system(name),
             )
-            for name, phases in spec.conditions.items()
+            for name in spec.conditions
         ),
         metrics=decision.metrics(plan.experiment),
         analyses=decision.analyses(plan.experiment),
@@ -62,59 +62,33 @@ def _design(plan: Lowering) -> contract.Design:
         seeds=tuple(spec.seeds),
         transcripts=spec.reporting.transcripts,
         transcript_seed=spec.reporting.transcript_seed,
+        judges=decision.judges(plan.experiment),
+        subsets=decision.subsets(plan.experiment),
     )
-
-
-def _figures(plan: Lowering) -> dict[str, float]:
-    """Totals of the plan. Tokens are estimates; counts are exact."""
-    train_tokens = optimizer_steps = 0
-    for planned in plan.steps:
-        if planned.step.kind == "train":
-            facts = phase_facts(plan.experiment, planned.step.id.split("-", 2)[2].split(".")[-1])
-            assert facts is not None
-            train_tokens += facts.tokens
-            optimizer_steps += facts.optimizer_steps
-    arm_count = sum(len(seeds_of(plan.spec, name)) for name in plan.spec.conditions)
-    completions = sampled = 0
-    for entry in plan.spec.sample.values():
-        count = len(plan.experiment.prompts[entry.prompts]) * entry.n * arm_count
-        completions += count
-        sampled += count * entry.max_tokens
-    scored = items = 0
-    for task in plan.experiment.tasks.values():
-        items += task.items * arm_count
-        scored += 4 * cost.tokens(task.characters, 0) * arm_count
-    figures: dict[str, float] = {
-        "trainings": sum(planned.step.kind == "train" for planned in plan.steps), "optimizer_steps": optimizer_steps,
-        "train_tokens": train_tokens, "completions": completions, "sampled_tokens_at_most": sampled,
-        "capability_items": items, "judge_calls": 0, "usd": 0.0,
-    }  # fmt: skip
-    parameters = parameters_of(plan.spec)
-    if parameters is not None:
-        hours = cost.gpu_hours(parameters, train=train_tokens, sample=sampled, score=scored)
-        figures["gpu_hours"] = round(hours, 4)
-    return figures
 
 
 def _lock(plan: Lowering, design: contract.Design, training: Mapping[str, TrainingFacts]) -> str:
     """The registration as text: every default explicit, every file and data set hashed."""
     spec = plan.spec
     value = spec.model_dump(mode="json", by_alias=True, warnings=False)
-    for section in ("data", "sample"):
+    for section in ("data", "generate", "sample"):
         for entry in value[section].values():
             if "turns" in entry:
                 entry["turns"] = [
                     {role: text for role, text in turn.items() if text is not None} for turn in entry["turns"]
                 ]
     for name, built in plan.experiment.data.items():
-        value["data"][name]["sha256"] = built.sha256
+        value["data"][name]["sha256"] = built.sha256 or "pending"
     for name, facts in training.items():
         value["train"][name] |= {"optimizer_steps": facts.optimizer_steps, "warmup_steps": facts.warmup_steps}
     for name, prompts in plan.experiment.prompts.items():
         value["prompts"][name]["sha256"] = sha256_text("\n".join(prompts))
-    value["conditions"] = {c.name: {"phases": list(c.phases), "key": c.key} for c in design.conditions}
+    value["conditions"] = {
+        c.name: {"phases": list(c.phases), "system": c.system, "key": c.key} for c in design.conditions
+    }
     value["gates"] = {
-        g.name: {"role": g.role, "predicate": g.text, "on": list(g.on), "say": g.say} for g in design.gates
+        g.name: {"role": g.role, "predicate": g.text, "on": list(g.on), "analysis": g.analysis, "say": g.say}
+        for g in design.gates
     }
     value["verdicts"] = [{"if": rule.text, "then": rule.label, "say": rule.say} for rule in design.verdicts]
     value["model"]["chat_template_sha256"] = None if plan.template_text is None else sha256_text(plan.template_text)
@@ -135,5 +109,5 @@ def lower(experiment: Experiment, *, template_text: str | None, spec_folder: str
     training = {name: facts for name in experiment.spec.train if (facts := phase_facts(experiment, name)) is not None}
     return Plan(
         experiment=experiment, steps=tuple(sorted(lowering.steps, key=lambda planned: KIND_ORDER.index(planned.step.kind))), design=design, training=training,
-        figures=_figures(lowering), lock_text=_lock(lowering, design, training),
+        figures=figures(lowering), lock_text=_lock(lowering, design, training),
     )  # fmt: skip

@@ -69,7 +69,7 @@ def phase_facts(experiment: Experiment, name: str) -> TrainingFacts | None:
 
 
 def seeds_of(spec: Spec, condition: str) -> tuple[int, ...]:
-    return tuple(spec.seeds) if spec.conditions[condition] else (NO_TRAINING_SEED,)
+    return tuple(spec.seeds) if spec.phases(condition) else (NO_TRAINING_SEED,)
 
 
 @dataclass(kw_only=True)
@@ -80,6 +80,8 @@ class Lowering:
     mode: Mode
     steps: list[PlannedStep] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
+    phase_of: dict[str, str] = field(default_factory=dict)
+    """Training step -> the phase that it trains."""
 
     @property
     def spec(self) -> Spec:

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from epc.compiler.contract.manifest import Analysis, Manifest, Step
-from epc.compiler.lower import Plan, parameters_of
+from epc.compiler.cost import parameters_of
+from epc.compiler.lower import Plan
+from epc.compiler.spec import PromptSet
+
+FIGURES: Final = {
+    "trainings": "trainings", "optimizer_steps": "optimizer steps", "train_tokens": "training tokens (estimate)",
+    "texts": "texts written by the base model", "completions": "completions",
+    "sampled_tokens_at_most": "sampled tokens, at most", "capability_items": "capability items scored",
+    "judge_calls": "judge calls, retries not counted", "judge_input_tokens_at_most": "judge input tokens, at most",
+    "judge_output_tokens": "judge output tokens (estimate)", "usd": "dollars, at most",
+    "gpu_hours": "GPU-hours on one H200 (estimate, start-up not counted)",
+}  # fmt: skip
+"""Figure -> what a person calls it."""
 
 
 def _row(*cells: object) -> str:
@@ -38,6 +52,13 @@ def _direct(step: Step, manifest: Manifest) -> list[str]:
     return [need for need in step.needs if need not in implied]
 
 
+def _origin_of(entry: PromptSet) -> str:
+    if entry.external is not None:
+        pinned = "pending" if entry.external.sha256 == "pending" else f"SHA-256 {entry.external.sha256[:16]}"
+        return f"{entry.external.source}; {entry.external.file}, {pinned}"
+    return "union of " + ", ".join(entry.union) if entry.union is not None else entry.file or "the spec"
+
+
 def plan_page(plan: Plan, manifest: Manifest) -> str:
     """Question, arms, DAG, tests, decision table and cost, in that order."""
     spec, design = plan.experiment.spec, plan.design
@@ -49,7 +70,10 @@ def plan_page(plan: Plan, manifest: Manifest) -> str:
     out += _table(
         ["arm", "phases", "training seeds", "content key"],
         [
-            [f"`{c.name}`", " then ".join(c.phases) or "none (the base model)", ", ".join(map(str, c.seeds)) if c.phases else "-", f"`{c.key}`"]
+            [
+                f"`{c.name}`", " then ".join(c.phases) or "none (the base model)" + (f"; system: {c.system}" if c.system else ""),
+                ", ".join(map(str, c.seeds)) if c.phases else "-", f"`{c.key}`",
+            ]
             for c in design.conditions
         ],
     )  # fmt: skip
@@ -68,8 +92,37 @@ def plan_page(plan: Plan, manifest: Manifest) -> str:
                 for name, facts in plan.training.items()
             ],
         )  # fmt: skip
+    if manifest.pending:
+        out += [
+            "## Pending",
+            "",
+            "Nothing below is fixed yet: `epc freeze` writes its hash, and no training starts before.",
+            "",
+        ]
+        out += _table(
+            ["what", "kind", "file", "source"],
+            [[f"`{p.name}`", p.kind, p.file, p.source or "-"] for p in manifest.pending],
+        )
+    if spec.prompts:
+        out += ["## Prompts", ""]
+        out += _table(
+            ["set", "prompts", "from"],
+            [
+                [f"`{name}`", len(plan.experiment.prompts[name]), _origin_of(entry)]
+                for name, entry in spec.prompts.items()
+            ],
+        )
+    if spec.generate:
+        out += ["## Generated texts", ""]
+        out += _table(
+            ["entry", "prompts", "texts per prompt", "system prompt", "temperature", "top-p", "max tokens", "seed"],
+            [
+                [f"`{name}`", ", ".join(g.prompts), g.n, g.system, f"{g.temperature:g}", f"{g.top_p:g}", g.max_tokens, g.seed]
+                for name, g in spec.generate.items()
+            ],
+        )  # fmt: skip
     if spec.sample:
-        out += ["## Sampling", ""]
+        out += ["## Sampling", "", f"Sampled with {spec.sampler}.", ""]
         out += _table(
             ["set", "prompts", "samples per prompt", "turns", "system prompt", "temperature", "top-p", "max tokens", "seed"],
             [
@@ -89,6 +142,18 @@ def plan_page(plan: Plan, manifest: Manifest) -> str:
         ["step", "what it does", "key", "script"],
         [[f"`{s.id}`", s.label, f"`{s.key}`", f"[{s.script}]({s.script})"] for s in manifest.steps],
     )
+    if spec.judges:
+        out += ["## Judges", ""]
+        out += _table(
+            ["judge", "model", "replies with", "rubric", "SHA-256 of the rubric", "may miss at most"],
+            [
+                [
+                    f"`{name}`", judge.model, ", ".join(f"{field} {kind}" for field, kind in judge.output.items()),
+                    judge.rubric, f"`{plan.experiment.inputs[judge.rubric].sha256[:16]}`", f"{judge.max_missing:.0%}",
+                ]
+                for name, judge in spec.judges.items()
+            ],
+        )  # fmt: skip
     out += ["## Metrics", ""]
     out += _table(
         ["metric", "reads", "unit", "scale", "better", "a missing value"],
@@ -129,15 +194,22 @@ def plan_page(plan: Plan, manifest: Manifest) -> str:
         ],
     )
     out += ["## Cost, computed", ""]
-    labels = {
-        "trainings": "trainings", "optimizer_steps": "optimizer steps", "train_tokens": "training tokens (estimate)",
-        "completions": "completions", "sampled_tokens_at_most": "sampled tokens, at most", "capability_items": "capability items scored",
-        "judge_calls": "judge calls", "usd": "dollars", "gpu_hours": "GPU-hours on one H200 (estimate)",
-    }  # fmt: skip
-    out += _table(["quantity", "value"], [[labels[name], _number(value)] for name, value in manifest.figures.items()])
+    shown = {name: value for name, value in manifest.figures.items() if value or name in ("usd", "gpu_hours")}
+    out += _table(
+        ["quantity", "value", "how it comes about"],
+        [[FIGURES[name], _number(value), manifest.arithmetic.get(name) or "-"] for name, value in shown.items()],
+    )
     if parameters_of(spec) is None:
         out += ["GPU-hours are not estimated: the size of this model is not known; `model.parameters` states it.", ""]
     out += [f"Budget: {spec.budget.gpu_hours:g} GPU-hours, {spec.budget.usd:g} dollars.", ""]
+    if spec.deviations.allowed or spec.deviations.ask_first:
+        out += ["## Deviations", ""]
+        out += [f"- allowed: {text}" for text in spec.deviations.allowed]
+        out += [f"- ask first: {text}" for text in spec.deviations.ask_first]
+        out.append("")
+    if spec.lineage:
+        out += ["## Lineage", ""]
+        out += _table(["cites", "relation", "note"], [[c.cites, c.relation, c.note] for c in spec.lineage])
     if spec.rationale:
         out += ["## Rationale", ""]
         out += [f"- **{name.replace('_', ' ')}**: {' '.join(text.split())}" for name, text in spec.rationale.items()]

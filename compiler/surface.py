@@ -21,7 +21,9 @@ from epc.compiler.diagnostics import Diagnostics, did_you_mean
 from epc.compiler.source import Document, PathKey, parse, read_text
 from epc.compiler.spec import LANGUAGE_VERSION, Spec
 
-SECTIONS = ("data", "train", "conditions", "prompts", "sample", "metrics", "analyses", "gates")
+SECTIONS = (
+    "data", "train", "conditions", "prompts", "generate", "sample", "judges", "metrics", "analyses", "gates",
+)  # fmt: skip
 """Mappings of named entries; a bad entry poisons itself only."""
 
 
@@ -177,7 +179,7 @@ def _document_path(data: Any, loc: tuple[int | str, ...]) -> PathKey:
         if known:
             path.append(part)
             node = node[part]
-        elif position == len(loc) - 1 and part != "[key]":
+        elif position == len(loc) - 1 and part != "[key]" and not str(part).startswith("@"):
             path.append(part)
     return tuple(path)
 
@@ -282,16 +284,27 @@ def _report(document: Document, problem: Any, path: PathKey, sink: Diagnostics) 
                 "E0206",
                 f"`{where}`: {context['error']!s}",
                 document.key_span(path),
-                help="keep one and delete the others",
+                help="declare both or neither"
+                if "go together" in str(context["error"])
+                else "keep one and delete the others",
             )
         case _ if kind.endswith(("_type", "_parsing")) or kind in ("int_from_float", "string_too_short"):
             sink.error(
-                "E0203", f"`{where}` cannot be {_shown(problem['input'])}", value_span, help=_plain(problem["msg"])
+                "E0203",
+                f"`{where}` cannot be {_shown(problem['input'])}",
+                value_span,
+                help=_plain(problem["msg"]) + _quoted(kind, problem["input"]),
             )
         case _:
             sink.error(
                 "E0207", f"`{where}` cannot be {_shown(problem['input'])}", value_span, help=_plain(problem["msg"])
             )
+
+
+def _quoted(kind: str, value: Any) -> str:
+    """A remedy for a commit or a hash of digits only, which YAML reads as a number."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return ": put it in quotes" if kind == "string_type" and number else ""
 
 
 def _plain(message: str) -> str:

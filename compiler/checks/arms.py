@@ -14,26 +14,28 @@ from __future__ import annotations
 
 from epc.compiler.diagnostics import Diagnostics, Label
 from epc.compiler.resolve import Experiment
+from epc.compiler.spec import Condition
 
 
 def check(experiment: Experiment, sink: Diagnostics) -> None:
     spec = experiment.spec
     seen: dict[tuple[object, ...], str] = {}
-    for name, phases in spec.conditions.items():
+    for name in spec.conditions:
+        phases = spec.phases(name)
         if any(phase not in spec.train for phase in phases):
             continue
-        content = tuple(spec.train[phase].model_dump_json() for phase in phases)
+        content = (spec.system(name), *(spec.train[phase].model_dump_json() for phase in phases))
         if content in seen:
             sink.error(
-                "E0721", f'arms "{seen[content]}" and "{name}" are the same training', experiment.key_at("conditions", name),
-                help="delete one, or give it the phase in which it should differ",
-                labels=[Label(span=experiment.key_at("conditions", seen[content]), text="the same chain of recipes")],
+                "E0721", f'arms "{seen[content]}" and "{name}" are the same', experiment.key_at("conditions", name),
+                help="delete one, or give it the phase or the system prompt in which it should differ",
+                labels=[Label(span=experiment.key_at("conditions", seen[content]), text="the same chain of recipes" + (" and system prompt" if spec.system(name) else ""))],
             )  # fmt: skip
         seen.setdefault(content, name)
         for index, phase in enumerate(phases):
             if phase in phases[:index]:
                 sink.error(
-                    "E0722", f'arm "{name}" trains phase "{phase}" twice', experiment.at("conditions", name, index),
+                    "E0722", f'arm "{name}" trains phase "{phase}" twice', experiment.at("conditions", name, *(["phases"] if isinstance(spec.conditions[name], Condition) else []), index),
                     help="raise the epochs of the recipe, or declare a second recipe",
                 )  # fmt: skip
     for index, seed in enumerate(spec.seeds):

@@ -18,9 +18,10 @@ from epc.compiler.lower import Plan
 def check(plan: Plan, sink: Diagnostics) -> None:
     budget = plan.experiment.spec.budget
     for quantity, unit, slack in (("gpu_hours", "GPU-hours", 0.05), ("usd", "dollars", 0.005)):
-        needed, allowed = plan.figures.get(quantity), getattr(budget, quantity)
+        needed, allowed = plan.figures.values.get(quantity), getattr(budget, quantity)
         if needed is not None and needed > allowed + slack:
             sink.error(
                 "E1101", f"the plan needs about {needed:.2f} {unit}, the budget is {allowed:g}", plan.experiment.at("budget", quantity),
-                help=f"raise budget.{quantity}, or shrink the plan; plan.md shows the arithmetic",
+                help=f"raise budget.{quantity}, or shrink the plan",
+                notes=[plan.figures.arithmetic[quantity]] if quantity in plan.figures.arithmetic else [],
             )  # fmt: skip

@@ -15,7 +15,7 @@ from __future__ import annotations
 from epc.compiler.contract.logic import Atom, leaves
 from epc.compiler.diagnostics import Diagnostics
 from epc.compiler.resolve import Experiment
-from epc.compiler.spec import LmEvalMetric, PatternMetric
+from epc.compiler.spec import JudgeMetric, LmEvalMetric, PatternMetric
 
 MINIMUM_UNITS = 20
 EXACT = ("sign_flip",)
@@ -26,7 +26,7 @@ def units(experiment: Experiment, metric: str) -> int | None:
     match experiment.spec.metrics.get(metric):
         case LmEvalMetric(items=items):
             return items
-        case PatternMetric(of=source):
+        case PatternMetric(of=source) | JudgeMetric(of=source):
             sample = experiment.spec.sample.get(source)
             found = None if sample is None else experiment.prompts.get(sample.prompts)
             return None if found is None else len(found)

@@ -1,8 +1,9 @@
-"""E0701, E0702, E0703: a conversation that cannot be trained on or continued as written.
+"""E0701 to E0706: a conversation that cannot be trained on, continued or told apart as written.
 
 Why: a row that does not end with the assistant trains nothing at its end; a prompt that ends with the
 assistant is continued, not answered; and a missing system prompt silently became the model's default
-one, rediscovered six times in one lab.
+one, rediscovered six times in one lab. So `none` and its kin are words of the language, and a text that
+only looks like one of them would be sent to the model as a system prompt.
 
 Example:
     turns: [{user: "How do I {topic}?"}]            # a training row without an answer
@@ -12,11 +13,26 @@ Fix: end training rows with an assistant turn and sampled conversations with a u
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
+from typing import Final
 
+from epc.compiler.contract.chat import placeholders
 from epc.compiler.diagnostics import Diagnostics, Span
 from epc.compiler.resolve import Experiment
+from epc.compiler.source import PathKey
 from epc.compiler.spec import Role, Turn, TurnsData
+
+RESERVED: Final = ("none", "model_default", "per_condition")
+"""Words that stand for a system prompt instead of being one."""
+_MEANT: Final = {
+    "": "none",
+    "null": "none",
+    "nothing": "none",
+    "no": "none",
+    "empty": "none",
+    "default": "model_default",
+}
 
 
 def _shape(sink: Diagnostics, at: Span, turns: list[Turn], *, what: str, last: Role, help: str) -> None:
@@ -32,26 +48,84 @@ def _shape(sink: Diagnostics, at: Span, turns: list[Turn], *, what: str, last: R
         )
 
 
-def check(experiment: Experiment, sink: Diagnostics) -> None:
+def _systems(experiment: Experiment) -> Iterator[tuple[PathKey, str]]:
+    """Every declared system prompt and where it stands."""
     spec = experiment.spec
     for name, entry in spec.data.items():
         if isinstance(entry, TurnsData):
-            at = experiment.key_at("data", name, "turns")
-            advice = "end them with the assistant turn that is trained"
-            _shape(sink, at, entry.turns, what=f'rows of "{name}"', last="assistant", help=advice)
+            yield ("data", name, "system"), entry.system
+    for name in spec.conditions:
+        own = spec.system(name)
+        if own is not None:
+            yield ("conditions", name, "system"), own
+    for name, generation in spec.generate.items():
+        yield ("generate", name, "system"), generation.system
     for name, sample in spec.sample.items():
-        at = experiment.key_at("sample", name, "turns")
+        yield ("sample", name, "system"), sample.system
+
+
+def _system(experiment: Experiment, sink: Diagnostics, path: PathKey, text: str) -> None:
+    """Report a reserved word where it has no meaning, and a text that was meant as one."""
+    at, name = experiment.at(*path), path[1]
+    allowed = RESERVED if path[0] == "sample" else RESERVED[:2]
+    if text == "model_default" and experiment.spec.model.chat_template != "model":
+        sink.error(
+            "E0703", f'"{name}" asks for the model\'s default system prompt, but the chat template is replaced', at,
+            help="write the system prompt out, or `none`, or set chat_template: model",
+        )  # fmt: skip
+    if text in allowed:
+        return
+    word = "_".join(text.lower().replace("-", " ").replace("_", " ").strip(" .").split())
+    meant = _MEANT.get(word, word)
+    if text == "per_condition":
+        sink.error(
+            "E0705", f'"{name}" in `{path[0]}` cannot take its system prompt per condition', at,
+            help="write the system prompt out, or `none`; only a sample set takes it from each condition",
+        )  # fmt: skip
+    elif meant in RESERVED:
+        remedy = f"write `{meant}`" if meant in allowed else "write the system prompt out, or `none`"
+        sink.error(
+            "E0705", f'the system prompt of "{name}" would be the text "{text}"', at,
+            help=f"{remedy}; a prompt that is really meant to read so needs more words",
+        )  # fmt: skip
+
+
+def _holds_prompt(sink: Diagnostics, at: Span, name: str, turns: list[Turn], result: str) -> None:
+    if not any("prompt" in placeholders(turn.text) for turn in turns):
+        sink.error(
+            "E0704", f'no turn of "{name}" holds {{prompt}}', at, help=f"{result}: put {{prompt}} in a user turn"
+        )
+
+
+def check(experiment: Experiment, sink: Diagnostics) -> None:
+    spec = experiment.spec
+    for path, text in _systems(experiment):
+        _system(experiment, sink, path, text)
+    for name, entry in spec.data.items():
+        if not isinstance(entry, TurnsData):
+            continue
+        at = experiment.key_at("data", name, "turns")
+        advice = "end them with the assistant turn that is trained"
+        _shape(sink, at, entry.turns, what=f'rows of "{name}"', last="assistant", help=advice)
+        if entry.prompts:
+            _holds_prompt(sink, at, name, entry.turns, "its prompts would stand in no row")
+    conversations = [("sample", name, sample.turns) for name, sample in spec.sample.items()]
+    conversations += [("generate", name, generation.turns) for name, generation in spec.generate.items()]
+    for section, name, turns in conversations:
+        at = experiment.key_at(section, name, "turns")
         advice = "end them with the user turn to be answered"
-        _shape(sink, at, sample.turns, what=f'conversations of "{name}"', last="user", help=advice)
-        if not any("{prompt}" in turn.text for turn in sample.turns):
-            sink.error(
-                "E0704",
-                f'no turn of "{name}" holds {{prompt}}',
-                at,
-                help="every prompt would give the same conversation: put {prompt} in a user turn",
-            )
-        if sample.system == "model_default" and spec.model.chat_template != "model":
-            sink.error(
-                "E0703", f'"{name}" asks for the model\'s default system prompt, but the chat template is replaced',
-                experiment.at("sample", name, "system"), help="write the system prompt out, or `none`, or set chat_template: model",
-            )  # fmt: skip
+        _shape(sink, at, turns, what=f'conversations of "{name}"', last="user", help=advice)
+        _holds_prompt(sink, at, name, turns, "every prompt would give the same conversation")
+    filled: list[tuple[str, str]] = [
+        ("sample", name) for name, sample in spec.sample.items() if "prompt" in sample.fill
+    ]
+    filled += [
+        ("data", name)
+        for name, entry in spec.data.items()
+        if isinstance(entry, TurnsData) and entry.prompts and "prompt" in entry.fill
+    ]
+    for section, name in filled:
+        sink.error(
+            "E0706", f'`fill` of "{name}" declares {{prompt}}, which its prompts fill already', experiment.key_at(section, name, "fill", "prompt"),
+            help="give the filling another name",
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""E0501: a stated count is not what the file holds.
+"""E0501, E0502, E0503: a stated count is not what the file holds, or holds something twice.
 
 Why: a count that is typed and not computed goes wrong unseen; the literal case is a document whose
 8 and 44 prompts were called 48 through four reviews.
@@ -13,7 +13,34 @@ from __future__ import annotations
 
 from epc.compiler.diagnostics import Diagnostics
 from epc.compiler.resolve import Experiment
-from epc.compiler.spec import LmEvalMetric
+from epc.compiler.spec import LmEvalMetric, PromptSet
+
+
+def _completed(experiment: Experiment, name: str, entry: PromptSet) -> str:
+    source = experiment.prompt_sets[name].source
+    return (
+        "correct the sets that it is made of"
+        if entry.union is not None
+        else f"complete {source.path if source else 'the list'}"
+    )
+
+
+def _source(experiment: Experiment, name: str, entry: PromptSet) -> str:
+    """` (in its stand-in)` where the prompts are not the real ones yet."""
+    source = experiment.prompt_sets[name].source
+    stands_in = source is not None and entry.external is not None and source.path != entry.external.file
+    return " in its stand-in" if stands_in else ""
+
+
+def _arithmetic(experiment: Experiment, entry: PromptSet) -> list[str]:
+    """`8 (betley) + 44 (wang) - 4 in more than one = 48` for a union."""
+    sizes = {name: len(experiment.prompts[name]) for name in entry.union or ()}
+    if not sizes:
+        return []
+    total = sum(sizes.values())
+    distinct = len({prompt for name in sizes for prompt in experiment.prompts[name]})
+    parts = " + ".join(f"{size} ({name})" for name, size in sizes.items())
+    return [f"{parts} = {total}", f"{total} - {total - distinct} that are in more than one = {distinct} distinct"]
 
 
 def check(experiment: Experiment, sink: Diagnostics) -> None:
@@ -21,9 +48,16 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
         entry = experiment.spec.prompts[name]
         if len(found) != entry.count:
             sink.error(
-                "E0501", f'prompt set "{name}" has {len(found)} prompts, declared {entry.count}', experiment.at("prompts", name, "count"),
-                help=f"write count: {len(found)}, or complete {entry.file or 'the list'}",
+                "E0501", f'prompt set "{name}" has {len(found)} prompts{_source(experiment, name, entry)}, declared {entry.count}',
+                experiment.at("prompts", name, "count"),
+                help=f"write count: {len(found)}, or {_completed(experiment, name, entry)}", notes=_arithmetic(experiment, entry),
             )  # fmt: skip
+        for index, part in enumerate(entry.union or ()):
+            if part in (entry.union or ())[:index]:
+                sink.error(
+                    "E0502", f'the union "{name}" lists "{part}" twice', experiment.at("prompts", name, "union", index),
+                    help="a union takes each prompt once: list each set once",
+                )  # fmt: skip
         twice = sorted({prompt for prompt in found if found.count(prompt) > 1})
         if twice:
             shown = f'"{twice[0]}"' + (f" and {len(twice) - 1} more" if len(twice) > 1 else "")
@@ -37,5 +71,5 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
         if task.items != metric.items:
             sink.error(
                 "E0503", f'task "{task.name}" has {task.items} items, declared {metric.items}', experiment.at("metrics", name, "items"),
-                help=f"write items: {task.items}, or complete {task.data.path}",
+                help=f"write items: {task.items}, or complete {task.data.path if task.data else task.file.path}",
             )  # fmt: skip

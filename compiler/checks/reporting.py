@@ -21,7 +21,9 @@ FORBIDDEN = re.compile(
     r"cohen'?s\s+d\b|hedges'?\s+g\b|\beffect[- ]size|\b(small|medium|large|huge|tiny|negligible)\s+effects?\b",
     re.IGNORECASE,
 )
-PROSE = ("title", "hypothesis", "rationale", "gates", "verdicts")
+PROSE = ("title", "hypothesis", "rationale", "lineage", "deviations", "metrics", "gates", "verdicts")
+NOT_PROSE = {"lineage": ("cites",), "metrics": ("contains", "contains_any", "regex")}
+"""Keys whose text is not ours: titles of other work, and what a completion may say."""
 
 
 def check(experiment: Experiment, sink: Diagnostics) -> None:
@@ -38,7 +40,8 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
                 )  # fmt: skip
         elif isinstance(value, dict):
             for key, item in value.items():
-                visit(item, (*path, key))
+                if key not in NOT_PROSE.get(str(path[0]), ()) or len(path) == 1:
+                    visit(item, (*path, key))
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 visit(item, (*path, index))

@@ -18,7 +18,7 @@ from epc.compiler.contract.logic import Atom, leaves
 from epc.compiler.diagnostics import Diagnostics
 from epc.compiler.resolve import Experiment
 
-FIRES: Final = ("override", "kill", "follow_up")
+FIRES: Final = ("override", "kill", "switch", "follow_up")
 
 
 def check(experiment: Experiment, sink: Diagnostics) -> None:
@@ -45,7 +45,8 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
         if gate.role == "success" and parsed is not None and parsed.predicate is not None:
             statistics = {leaf.statistic for leaf in leaves(parsed.predicate) if isinstance(leaf, Atom)}
             if not statistics & {"reject", "lower", "upper"}:
+                what = "a p-value, but not the decision" if "p" in statistics else "only a point estimate"
                 sink.error(
-                    "E0823", f'success gate "{name}" reads only a point estimate', experiment.at("gates", name, "require"),
-                    help="add the test: `analysis.reject and ...`",
+                    "E0823", f'success gate "{name}" reads {what}', experiment.at("gates", name, "require" if gate.require else "when"),
+                    help="add the test: `analysis.reject and ...`; `reject` is p < alpha with alpha as the analysis declares it",
                 )  # fmt: skip

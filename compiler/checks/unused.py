@@ -11,22 +11,49 @@ Fix: use it or delete it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from epc.compiler.contract.chat import placeholders
 from epc.compiler.diagnostics import Diagnostics
 from epc.compiler.resolve import Experiment
-from epc.compiler.spec import LmEvalMetric
+from epc.compiler.spec import Generated, JudgeMetric, LmEvalMetric, Turn, TurnsData
 
 
 def check(experiment: Experiment, sink: Diagnostics) -> None:
     spec = experiment.spec
-    if experiment.surface.poisoned:
+    # an unknown name was probably meant to use one of these
+    if experiment.surface.poisoned or any(found.code.startswith("E03") for found in sink):
         return
     used: dict[str, set[str]] = {
         "data": {recipe.data for recipe in spec.train.values()},
-        "train": {phase for phases in spec.conditions.values() for phase in phases},
-        "prompts": {sample.prompts for sample in spec.sample.values()},
+        "train": {phase for name in spec.conditions for phase in spec.phases(name)},
+        "prompts": {sample.prompts for sample in spec.sample.values()}
+        | {name for entry in spec.generate.values() for name in entry.prompts}
+        | {name for entry in spec.data.values() if isinstance(entry, TurnsData) for name in entry.prompts}
+        | {name for entry in spec.prompts.values() for name in entry.union or ()}
+        | {analysis.on for analysis in spec.analyses.values() if analysis.on is not None},
+        "generate": {
+            value.generate
+            for entry in spec.data.values()
+            if isinstance(entry, TurnsData)
+            for value in entry.fill.values()
+            if isinstance(value, Generated)
+        },
+        "judges": {metric.judge for metric in spec.metrics.values() if isinstance(metric, JudgeMetric)},
         "sample": {metric.of for metric in spec.metrics.values() if not isinstance(metric, LmEvalMetric)},
         "metrics": {analysis.metric for analysis in spec.analyses.values()},
     }
+    fills: list[tuple[str, str, Mapping[str, object], list[Turn]]] = [
+        ("data", name, entry.fill, entry.turns) for name, entry in spec.data.items() if isinstance(entry, TurnsData)
+    ]
+    fills += [("sample", name, entry.fill, entry.turns) for name, entry in spec.sample.items()]
+    for section, name, fill, turns in fills:
+        for key in fill:
+            if not any(key in placeholders(turn.text) for turn in turns):
+                sink.warning(
+                    "W1301", f'no turn of "{name}" holds the filling {{{key}}}', experiment.key_at(section, name, "fill", key),
+                    help="use it in a turn or delete it",
+                )  # fmt: skip
     # an analysis that no gate reads is descriptive, and an undecided gate is the verdict table's finding
     for section, names in used.items():
         for name in getattr(spec, section):

@@ -58,16 +58,43 @@ def fill_turns(turns: Iterable[tuple[str, str]], system: str, values: Mapping[st
     return messages + [{"role": role, "content": fill_text(template, values)} for role, template in turns]
 
 
-def build_rows(
-    *, rows: int, seed: int, system: str, turns: Sequence[tuple[str, str]], fill: Mapping[str, Sequence[str]]
-) -> list[dict[str, Any]]:
-    """Training rows {"messages": [...]}; row i takes for each name the SHA-256 draw of (seed, "data", i, name).
+Texts = Mapping[tuple[str, int], str]
+"""Generated texts: (prompt, index) -> text."""
 
-    Raises ValueError when a list to draw from is empty.
+
+def build_rows(
+    *,
+    rows: int,
+    seed: int,
+    system: str,
+    turns: Sequence[tuple[str, str]],
+    fill: Mapping[str, Sequence[str]],
+    prompts: Sequence[str] = (),
+    same_prompt: Mapping[str, Texts] | None = None,
+    other_prompt: Mapping[str, Texts] | None = None,
+) -> list[dict[str, Any]]:
+    """Training rows {"messages": [...]}; row i takes for each name in `fill` the SHA-256 draw of (seed, "data", i, name).
+
+    With `prompts`, every prompt gives rows / len(prompts) consecutive rows, numbered from 0 within the
+    prompt, and {prompt} is the prompt. A name in `same_prompt` is the text generated for that prompt and
+    number; one in `other_prompt` is the text of that number for another prompt, drawn by (seed, "other",
+    i, name). Raises ValueError when a list to draw from is empty or the rows do not divide evenly,
+    KeyError when a text is missing.
     """
+    each, rest = divmod(rows, len(prompts)) if prompts else (rows, 0)
+    if rest:
+        raise ValueError(f"{rows} rows do not divide evenly among {len(prompts)} prompts")
     built = []
     for i in range(rows):
         values = {name: entries[draw_index(len(entries), seed, "data", i, name)] for name, entries in fill.items()}
+        if prompts:
+            own, number = divmod(i, each)
+            values["prompt"] = prompts[own]
+            for name, texts in (same_prompt or {}).items():
+                values[name] = texts[prompts[own], number]
+            for name, texts in (other_prompt or {}).items():
+                other = draw_index(len(prompts) - 1, seed, "other", i, name)
+                values[name] = texts[prompts[other + (other >= own)], number]
         built.append({"messages": fill_turns(turns, system, values)})
     return built
 

@@ -27,6 +27,28 @@ class Threshold(Part):
     constant: float
 
 
+class ArmCounts(Part):
+    """Completions of one arm behind an analysis, over its units and training seeds."""
+
+    condition: str
+    n: int
+    """Scored, and kept by the filter where the metric has one."""
+    n_missing: int
+    """Without a score: nobody knows what it would have been."""
+    n_filtered: int
+    """Scored, and left out by the registered filter."""
+    n_units_emptied: int
+    """Units of which the filter left nothing."""
+    missing_rate: float | None
+    """n_missing of all completions, null where there is none."""
+    drop_rate: float | None
+    """n_filtered of the scored completions, null where there is none."""
+
+
+Slice = Literal["filtered", "unfiltered"]
+"""Which scores of a filtered metric an analysis reads."""
+
+
 class AnalysisResult(Part):
     """Statistics of one analysis. A field is null where it is unknown or not defined."""
 
@@ -47,6 +69,21 @@ class AnalysisResult(Part):
     n_samples: int
     n_missing: int
     n_units_missing: int
+    n_units_emptied: int = 0
+    """Units left out because the filter left nothing of them in an arm."""
+    arms: tuple[ArmCounts, ...] = ()
+    """The treatment first."""
+    subset: str | None = None
+    """Prompt set to which the analysis is restricted."""
+    filter: str | None = None
+    """The metric's filter, as written; null where it has none and for unfiltered scores."""
+    variant_of: str | None = None
+    """For `headline.filtered` and `headline.unfiltered`: the analysis that a switch binds to one of the two."""
+    variant: Slice | None = None
+    bound_to: Slice | None = None
+    """For an analysis that a switch governs: the variant it is; null where the switch is unknown, or there is none."""
+    bound_by: str | None = None
+    """The switch."""
     mean_treatment: float | None = None
     mean_control: float | None = None
     statistics: dict[str, float | None]
@@ -77,7 +114,8 @@ class GateResult(Part):
     truth: Truth
     observations: tuple[Observation, ...]
     would_flip: str | None
-    """The verdict label if this gate alone had the other value, null when it would not change."""
+    """The verdict label if this gate alone had the other value, null when it would not change. For a switch: if it bound
+    the other variant."""
     say: str = ""
     built_in: bool = False
     """True for the checks every run gets (records, masks, adapters), which no spec declares."""
@@ -93,10 +131,13 @@ class ArmSummary(Part):
     n_units: int
     n_samples: int
     n_missing: int
+    n_filtered: int = 0
     mean: float | None
     """Units weigh the same."""
     sample_mean: float | None
     """Samples weigh the same; printed as sensitivity only."""
+    mean_unfiltered: float | None = None
+    """Mean over units without the filter; null where the metric has none."""
 
 
 class Verdict(Part):

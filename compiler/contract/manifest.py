@@ -11,7 +11,7 @@ from epc.compiler.contract.rows import Mode
 
 MANIFEST_SCHEMA_VERSION = 1
 
-StepKind = Literal["model", "data", "mask", "train", "sample", "capability", "measure"]
+StepKind = Literal["model", "generate", "data", "mask", "train", "sample", "capability", "judge", "measure"]
 Side = Literal["greater", "less", "two_sided"]
 Role = Literal[
     "validity",
@@ -20,6 +20,7 @@ Role = Literal[
     "success",
     "guardrail",
     "sanity",
+    "switch",
     "prediction",
     "descriptive",
     "follow_up",
@@ -72,11 +73,13 @@ class Condition(Part):
     phases: tuple[str, ...]
     seeds: tuple[int, ...]
     """Training seeds; (0,) for an arm without training."""
+    system: str | None = None
+    """System prompt that belongs to the arm, None where the sample sets decide."""
 
 
 class Metric(Part):
     name: str
-    kind: Literal["pattern", "lm_eval"]
+    kind: Literal["pattern", "lm_eval", "judge"]
     source: str
     """Sample set or task that the metric reads."""
     unit: Literal["prompt", "item"]
@@ -85,6 +88,12 @@ class Metric(Part):
     missing: Literal["fail", "drop"]
     """fail: a missing unit makes every analysis of the metric unknown. drop: paired deletion."""
     description: str = ""
+    judge: str | None = None
+    """Judge whose reply is scored; metrics of kind judge only."""
+    filter: str | None = None
+    """Which judged completions are kept, as written; None where all are. Filtered metrics have rows in two slices."""
+    empty: Literal["fail", "drop"] = "fail"
+    """A unit of which the filter leaves nothing: fail makes the analysis unknown, drop leaves the pair out."""
 
 
 class Contrast(Part):
@@ -102,13 +111,19 @@ class Analysis(Part):
     contrast: Contrast | None = None
     arm: str | None = None
     """Exactly one of contrast and arm is set."""
-    method: Literal["paired_bootstrap", "newcombe_paired", "paired_t", "sign_flip", "wilson"]
+    subset: str | None = None
+    """Name in Design.subsets whose units the analysis reads; None for all. Descriptive only."""
+    method: Literal["paired_bootstrap", "newcombe_paired", "paired_t", "sign_flip", "wilson", "bootstrap"]
     p: Literal["percentile", "shift", "studentized"] | None = None
     """Definition of p for the bootstrap, null for the other methods."""
     side: Side
     alpha: float
     resamples: int | None = None
     seed: int | None = None
+    interval: float | None = None
+    """Level of the displayed two-sided interval ci_low, ci_high; None pairs it with the test."""
+    switched: bool = False
+    """True when a switch decides whether it reads filtered or unfiltered scores."""
     confirmatory: bool = False
     """True when a success gate reads it."""
 
@@ -121,6 +136,8 @@ class Gate(Part):
     predicate: Predicate
     on: tuple[VerdictClass, ...] = ()
     """Follow-up only: the verdicts after which it is read; empty means any."""
+    analysis: str | None = None
+    """Switch only: the analysis that reads unfiltered scores when the predicate is true, filtered ones when false."""
     say: str = ""
 
 
@@ -133,6 +150,29 @@ class VerdictRule(Part):
     """VerdictClass, or VerdictClass_SUFFIX."""
     verdict_class: VerdictClass
     say: str = ""
+
+
+class Judge(Part):
+    """Who turns completions into scores."""
+
+    name: str
+    model: str
+    rubric_sha256: str
+    max_missing: float
+    """Largest share of an arm's completions without a score; above it the run is INVALID."""
+
+
+class Pending(Part):
+    """Content that the registration names and whose hash is still to be frozen."""
+
+    name: str
+    """Path in the spec, such as `prompts.betley_8` or `data.traces`."""
+    kind: Literal["external", "built"]
+    """external: a file that a person puts in place. built: rows that a data step writes."""
+    file: str
+    """external: path relative to the spec. built: id of the data step."""
+    source: str = ""
+    """Where an external file comes from, for a person."""
 
 
 class Design(Part):
@@ -148,6 +188,9 @@ class Design(Part):
     transcripts: int = 2
     """Transcripts shown per arm and sample set."""
     transcript_seed: int = 0
+    judges: tuple[Judge, ...] = ()
+    subsets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Prompt set -> ids of its prompts (contract.chat.item_id), for analyses of a part of the units."""
 
 
 class Manifest(Part):
@@ -165,5 +208,9 @@ class Manifest(Part):
     steps: tuple[Step, ...]
     """In topological order."""
     design: Design
+    pending: tuple[Pending, ...] = ()
+    """Nothing external may be pending when a run starts, nothing built when a training starts."""
     figures: dict[str, float] = Field(default_factory=dict)
     """Computed totals: optimizer steps, tokens, completions, calls, gpu_hours, usd."""
+    arithmetic: dict[str, str] = Field(default_factory=dict)
+    """Figure -> how it comes about, in one line for a person."""

@@ -41,10 +41,30 @@ class SampleRow(OfCompletion):
     prompt: str
     """The rendered text that the model continued, special tokens included."""
     prompt_sha256: str
+    question: str = ""
+    """Content of the last user message of the conversation."""
     text: str
     finish_reason: Literal["stop", "length"]
     tokens: int
     """Sampled tokens, end-of-turn included."""
+
+
+class TextRow(Row):
+    """One text that the base model wrote before any training."""
+
+    item: str
+    """Id of the prompt: stable under reordering of the prompt file."""
+    index: int
+    """Which of the n texts of this item."""
+    text: str
+    finish_reason: Literal["stop", "length"]
+    tokens: int
+    """Sampled tokens, end-of-turn included."""
+    prompt: str
+    """The rendered text that the model continued, special tokens included."""
+    prompt_sha256: str
+    draw_seed: int
+    """The sampling seed, SHA-256 of the identity and the declared seed."""
 
 
 class JudgementRow(OfCompletion):
@@ -55,8 +75,12 @@ class JudgementRow(OfCompletion):
     attempt: int
     rubric_sha256: str
     raw: str
+    """The reply as it came, or what the error said."""
     fields: dict[str, int | bool | str]
+    """Empty unless the outcome is `scored`."""
     outcome: Outcome
+    final: bool = True
+    """False for an attempt that was followed by another; only final rows are measured."""
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float = 0.0
@@ -74,6 +98,7 @@ class MeasurementRow(Row):
     seed: int
     metric: str
     slice: str = "all"
+    """`all`, which analyses read; `unfiltered` holds the same metric without its filter."""
     unit: str
     n: int
     """Scored samples in the unit."""

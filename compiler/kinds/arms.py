@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from epc.compiler.contract.canonical import content_key
-from epc.compiler.kinds import model, train
+from epc.compiler.kinds import data, model, train
 from epc.compiler.lowering import Lowering, seeds_of
 
 Arm = tuple[str, int, str, str | None]
@@ -13,8 +13,13 @@ Arm = tuple[str, int, str, str | None]
 def arm_list(plan: Lowering) -> list[Arm]:
     """Every arm, in the order of the spec."""
     return [
-        (name, seed, condition_key(plan, name), train.lower(plan, tuple(phases), seed) if phases else None)
-        for name, phases in plan.spec.conditions.items()
+        (
+            name,
+            seed,
+            condition_key(plan, name),
+            train.lower(plan, tuple(phases), seed) if (phases := plan.spec.phases(name)) else None,
+        )
+        for name in plan.spec.conditions
         for seed in seeds_of(plan.spec, name)
     ]
 
@@ -27,7 +32,9 @@ def last_steps(found: list[Arm]) -> tuple[str, ...]:
 def condition_key(plan: Lowering, name: str) -> str:
     """Content of an arm, the training seed left out."""
     phases = []
-    for phase in plan.spec.conditions[name]:
+    for phase in plan.spec.phases(name):
         recipe = plan.spec.train[phase]
-        phases.append({**recipe.model_dump(exclude={"data"}), "data": plan.experiment.data[recipe.data].sha256})
-    return content_key({"model": plan.keys[model.lower(plan)], "phases": phases})
+        phases.append({**recipe.model_dump(exclude={"data"}), "data": data.identity(plan, recipe.data)})
+    content = {"model": plan.keys[model.lower(plan)], "phases": phases}
+    system = plan.spec.system(name)
+    return content_key(content if system is None else {**content, "system": system})

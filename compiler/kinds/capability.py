@@ -24,11 +24,12 @@ def lower(plan: Lowering) -> str | None:
             {
                 "name": task.name, "yaml": task.file.bundle_path, "value": metric.value,
                 "chat_template": metric.chat_template, "fewshot": 0, "items": metric.items,
+                "local": task.data is not None,
             }
         )  # fmt: skip
         recipes.append(
             {
-                "task": task.name, "task_sha256": task.file.sha256, "data_sha256": task.data.sha256,
+                "task": task.name, "task_sha256": task.file.sha256, "data_sha256": None if task.data is None else task.data.sha256,
                 "value": metric.value, "chat_template": metric.chat_template, "fewshot": 0,
             }
         )  # fmt: skip

@@ -4,34 +4,71 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
+from epc.compiler.contract.canonical import sha256_text
+from epc.compiler.kinds import generate
 from epc.compiler.lowering import Lowering
 from epc.compiler.source import PathKey
-from epc.compiler.spec import FileData, TurnsData
+from epc.compiler.spec import FileData, Generated, TurnsData
 
 
 def lower(plan: Lowering, name: str) -> str:
     entry, built = plan.spec.data[name], plan.experiment.data[name]
     base: PathKey = ("data", name)
+    needs: tuple[str, ...] = ()
     match entry:
         case TurnsData():
             turns = [(turn.role, turn.text) for turn in entry.turns]
-            recipe: dict[str, Any] = {"sha256": built.sha256, "rows": entry.rows}
+            written = written_fills(entry)
             constants: dict[str, Any] = {
                 "build": "turns", "rows": entry.rows, "seed": entry.seed, "system": entry.system,
-                "fill": {key: plan.bundle_path(path) for key, path in entry.fill.items()}, "turns": turns,
-                "expected_sha256": built.sha256,
+                "prompts": [plan.experiment.prompt_sets[prompts].bundle_path for prompts in entry.prompts],
+                "fill": {key: plan.bundle_path(path) for key, path in entry.fill.items() if isinstance(path, str)},
+                "turns": turns, "expected_sha256": built.sha256,
             }  # fmt: skip
+            if written:
+                needs = (generate.lower(plan),)
+                constants["generate"] = needs[0]
+            for match in ("same_prompt", "other_prompt"):
+                constants[match] = {key: value.generate for key, value in written.items() if value.match == match}
+            label = f"build {entry.rows:,} rows of {name}"
         case FileData():
-            recipe = {"sha256": built.sha256, "rows": entry.rows}
             constants = {
                 "build": "file", "rows": entry.rows, "file": f"{plan.spec_folder}/{entry.file}",
                 "expected_sha256": built.sha256,
             }  # fmt: skip
+            label = f"check and copy {entry.rows:,} rows of {name}"
         case _:
             assert_never(entry)
     origins: dict[str, PathKey | str] = {key: (*base, key) for key in constants}
-    origins["expected_sha256"] = "computed by epc compile" if isinstance(entry, TurnsData) else (*base, "sha256")
+    origins |= {"generate": "the generate step", "same_prompt": (*base, "fill"), "other_prompt": (*base, "fill")}
+    if isinstance(entry, TurnsData) and entry.sha256 is None:
+        origins["expected_sha256"] = "computed by epc compile"
     return plan.add(
-        id=f"data-{name}", kind="data", label=f"build {entry.rows} rows of {name}", needs=(), recipe=recipe,
+        id=f"data-{name}", kind="data", label=label, needs=needs, recipe=identity(plan, name),
         outputs=("rows.jsonl",), constants=constants, origins=origins,
     )  # fmt: skip
+
+
+def written_fills(entry: TurnsData) -> dict[str, Generated]:
+    """Placeholders that are filled with generated text."""
+    return {key: value for key, value in entry.fill.items() if isinstance(value, Generated)}
+
+
+def identity(plan: Lowering, name: str) -> dict[str, Any]:
+    """What a data set is: its rows where they are known, else how they are made.
+
+    Rows with generated text keep their identity when their hash is frozen, so that freezing redoes nothing.
+    """
+    entry, built = plan.spec.data[name], plan.experiment.data[name]
+    if not (isinstance(entry, TurnsData) and written_fills(entry)):
+        return {"sha256": built.sha256, "rows": entry.rows}
+    return {
+        "rows": entry.rows, "seed": entry.seed, "system": entry.system,
+        "turns": [[turn.role, turn.text] for turn in entry.turns],
+        "fill": {key: plan.sha(path) for key, path in entry.fill.items() if isinstance(path, str)},
+        "generated": {key: value.model_dump() for key, value in written_fills(entry).items()},
+        "prompts": [
+            sha256_text("\n".join(plan.experiment.prompts[prompts])) for prompts in entry.prompts
+        ],
+        "generate": plan.keys[generate.lower(plan)],
+    }  # fmt: skip

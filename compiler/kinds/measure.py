@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
-from epc.compiler.kinds import arms, capability, sample
+from epc.compiler.kinds import arms, capability, judge, sample
 from epc.compiler.lowering import Lowering
-from epc.compiler.spec import LmEvalMetric, PatternMetric
+from epc.compiler.resolve import Comparison
+from epc.compiler.spec import JudgeMetric, LmEvalMetric, PatternMetric
 
 
 def lower(plan: Lowering) -> None:
-    samples_id, capability_id = sample.lower(plan), capability.lower(plan)
+    samples_id, capability_id, judge_ids = sample.lower(plan), capability.lower(plan), judge.lower(plan)
     metrics: list[dict[str, Any]] = []
     recipes: list[dict[str, Any]] = []
     for name, metric in plan.spec.metrics.items():
@@ -25,6 +26,12 @@ def lower(plan: Lowering) -> None:
                 elif metric.contains_any is not None:
                     entry["contains_any"] = plan.bundle_path(metric.contains_any)
                     recipe["contains_any"] = plan.sha(metric.contains_any)
+            case JudgeMetric():
+                entry = {
+                    "name": name, "kind": "judge", "source": metric.of, "judge": metric.judge,
+                    "score": _comparison(metric.score), "keep": _comparison(metric.keep),
+                }  # fmt: skip
+                recipe = dict(entry)
             case LmEvalMetric():
                 entry = {
                     "name": name,
@@ -40,15 +47,26 @@ def lower(plan: Lowering) -> None:
     found = [(name, seed, key) for name, seed, key, _ in arms.arm_list(plan)]
     plan.add(
         id="measure", kind="measure", label=f"measure {len(metrics)} metrics",
-        needs=tuple(step for step in (samples_id, capability_id) if step is not None),
+        needs=tuple(step for step in (samples_id, capability_id, *judge_ids) if step is not None),
         recipe={"metrics": recipes, "arms": [list(arm) for arm in found]},
         outputs=("measurements.jsonl", "judgements.jsonl"),
         constants={
             "samples": [samples_id] if samples_id else [], "capability": [capability_id] if capability_id else [],
+            "judges": list(judge_ids),
             "arms": found, "metrics": metrics,
         },
         origins={
-            "samples": "the sample step", "capability": "the capability step", "arms": ("conditions",),
+            "samples": "the sample step", "capability": "the capability step", "judges": "the judge steps", "arms": ("conditions",),
             "metrics": ("metrics",),
         },
     )  # fmt: skip
+
+
+def _comparison(text: str | None) -> dict[str, Any] | None:
+    """`coherent < 50` as a mapping; a field alone has no operator."""
+    found = None if text is None else Comparison.parse(text)
+    if found is None:
+        return None
+    if found.operator is None:
+        return {"field": found.field}
+    return {"field": found.field, "operator": found.operator, "constant": found.constant}

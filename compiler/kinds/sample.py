@@ -2,13 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Final
 
 from epc.compiler.contract.canonical import content_key
+from epc.compiler.contract.chat import lines
 from epc.compiler.contract.manifest import Piece, Resources
 from epc.compiler.contract.versions import STEP_VERSIONS
 from epc.compiler.kinds import arms, model
 from epc.compiler.lowering import Lowering
+from epc.compiler.source import PathKey
+from epc.compiler.spec import Generation, SampleSet
+
+BATCH_SIZE: Final = 96
+"""Conversations in a batch of the transformers engine."""
+CHUNK: Final = 512
+"""Requests that the vLLM engine is given at once; their completions are stored before the next."""
+LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM admits as max_lora_rank."""
+SHORTEST_CONTEXT: Final = 1024
+ENGINE_ORIGINS: Final[dict[str, PathKey | str]] = {
+    "engine": ("sampler",), "batch_size": "execution plan", "threads": "execution plan", "chunk": "execution plan",
+    "max_model_len": "execution plan",
+}  # fmt: skip
+
+
+def engine(plan: Lowering, longest: int) -> dict[str, Any]:
+    """Constants of the sampling engine; `longest` is the largest number of sampled tokens."""
+    match plan.spec.sampler:
+        case "transformers":
+            return {"engine": "transformers", "batch_size": BATCH_SIZE, "threads": 2}
+        case "vllm":
+            return {"engine": "vllm", "chunk": CHUNK, "max_model_len": _context(plan, longest), "threads": 2}
+
+
+def _context(plan: Lowering, longest: int) -> int:
+    """A power of two that holds the longest conversation, at three characters a token, and what is sampled."""
+    spec = plan.spec
+    entries: list[SampleSet | Generation] = [*spec.sample.values(), *spec.generate.values()]
+    prompt = max((len(p) for prompts in plan.experiment.prompts.values() for p in prompts), default=0)
+    fills = [
+        max(map(len, lines(plan.experiment.inputs[path].text)))
+        for entry in spec.sample.values()
+        for path in entry.fill.values()
+    ]
+    systems = [len(entry.system) for entry in entries] + [len(spec.system(name) or "") for name in spec.conditions]
+    turns = max(sum(len(turn.text) for turn in entry.turns) for entry in entries)
+    characters = prompt + sum(fills) + max(systems) + turns
+    return max(SHORTEST_CONTEXT, 1 << math.ceil(math.log2(characters / 3 + 64 + longest)))
+
+
+def lora_rank(plan: Lowering) -> int:
+    """The smallest rank that vLLM admits for every arm; adapters that were stacked are served as one of their sum."""
+    ranks = [8]
+    for name in plan.spec.conditions:
+        rank = 0
+        for phase in plan.spec.phases(name):
+            recipe = plan.spec.train[phase]
+            rank = rank + recipe.lora.r if recipe.on_top == "stack" else max(rank, recipe.lora.r)
+        ranks.append(rank)
+    return next((admitted for admitted in LORA_RANKS if admitted >= max(ranks)), LORA_RANKS[-1])
 
 
 def lower(plan: Lowering) -> str | None:
@@ -27,12 +80,12 @@ def lower(plan: Lowering) -> str | None:
         }  # fmt: skip
         sets.append(
             {
-                "name": name, "prompts": prompt_path(plan, entry.prompts), "count": len(prompts), **settings,
+                "name": name, "prompts": plan.experiment.prompt_sets[entry.prompts].bundle_path, "count": len(prompts), **settings,
                 "fill": {key: plan.bundle_path(path) for key, path in entry.fill.items()},
             }
         )  # fmt: skip
         recipes[name] = {
-            **settings, "prompts": sorted(prompts), "fill": {key: plan.sha(path) for key, path in entry.fill.items()},
+            **settings, "engine": plan.spec.sampler, "prompts": sorted(prompts), "fill": {key: plan.sha(path) for key, path in entry.fill.items()},
         }  # fmt: skip
     pieces: dict[tuple[str, int, str], str] = {}
     for condition, seed, key, step in found:
@@ -45,23 +98,20 @@ def lower(plan: Lowering) -> str | None:
                 }
             )  # fmt: skip
     completions = sum(entry["count"] * entry["n"] for entry in sets) * len(found)
+    longest = max(entry.max_tokens for entry in plan.spec.sample.values())
+    systems = {name: text for name in plan.spec.conditions if (text := plan.spec.system(name)) is not None}
     constants = {
-        "model": model_id, "dtype": plan.spec.model.dtype, "arms": found, "sets": sets, "pieces": pieces,
-        "batch_size": 96, "threads": 2,
+        "model": model_id, "dtype": plan.spec.model.dtype, "arms": found, "systems": systems, "sets": sets,
+        "pieces": pieces, **engine(plan, longest), "max_lora_rank": lora_rank(plan), "gpu_memory": None,
     }  # fmt: skip
     return plan.add(
         id="sample", kind="sample", label=f"sample {completions:,} completions from {len(found)} arms", needs=needs,
         recipe={"sets": recipes, "pieces": sorted(pieces.values())}, outputs=("index.json",), constants=constants,
         origins={
             "model": "the model step", "dtype": ("model", "dtype"), "arms": ("conditions",), "sets": ("sample",),
-            "pieces": "content keys", "batch_size": "execution plan", "threads": "execution plan",
+            "systems": ("conditions",), "pieces": "content keys", **ENGINE_ORIGINS, "max_lora_rank": ("train",),
+            "gpu_memory": "execution plan",
         },
         resources=Resources(threads=2, gpu=1),
         pieces=tuple(Piece(key=key, condition=c, seed=s, set=name) for (c, s, name), key in pieces.items()),
     )  # fmt: skip
-
-
-def prompt_path(plan: Lowering, name: str) -> str:
-    """Where a prompt set lies in the bundle; an inline one is written out as a file."""
-    entry = plan.spec.prompts[name]
-    return plan.bundle_path(entry.file) if entry.file is not None else f"inputs/prompts/{name}.inline.txt"

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from epc.compiler import cost
 from epc.compiler.contract.manifest import Resources
 from epc.compiler.kinds import data, mask, model
 from epc.compiler.lowering import Lowering, phase_facts
 from epc.compiler.source import PathKey
+from epc.compiler.spec import Spec
+
+CHECKPOINTING_FROM: Final = 1_000_000_000
+"""Parameters from which activations are recomputed: without that, a 7B model at 8 x 300 tokens takes 88 GiB."""
+
+
+def checkpointing(spec: Spec) -> bool:
+    """Whether to recompute activations; yes for a model of unknown size, since running out of memory is worse."""
+    parameters = cost.parameters_of(spec)
+    return parameters is None or parameters >= CHECKPOINTING_FROM
 
 
 def lower(plan: Lowering, phases: tuple[str, ...], seed: int) -> str:
@@ -24,28 +37,32 @@ def lower(plan: Lowering, phases: tuple[str, ...], seed: int) -> str:
         "seed": seed, "dtype": plan.spec.model.dtype, "optimizer_steps": facts.optimizer_steps,
     }  # fmt: skip
     constants = {
-        "model": model_id, "data": data_id, "rows": plan.spec.data[recipe.data].rows, "parent": parent,
+        "model": model_id, "data": data_id, "rows": plan.spec.data[recipe.data].rows,
+        "data_sha256": plan.experiment.data[recipe.data].sha256, "parent": parent,
         "on_top": recipe.on_top, **shared, "threads": 1,
+        "gradient_checkpointing": checkpointing(plan.spec),
     }  # fmt: skip
     base: PathKey = ("train", phase)
     origins: dict[str, PathKey | str] = {key: (*base, key) for key in constants}
     warmup = "warmup_steps" if recipe.warmup_steps is not None else "warmup_ratio"
     origins |= {
-        "model": "the model step", "rows": ("data", recipe.data, "rows"), "seed": ("seeds",),
+        "model": "the model step", "rows": ("data", recipe.data, "rows"), "data_sha256": ("data", recipe.data, "sha256"), "seed": ("seeds",),
         "parent": "the phase before" if parent else "first phase", "dtype": ("model", "dtype"),
         "warmup_steps": (*base, warmup),
         "optimizer_steps": "computed: epochs x ceil(ceil(rows / batch) / accumulation)",
-        "threads": "execution plan",
+        "threads": "execution plan", "gradient_checkpointing": "execution plan",
     }  # fmt: skip
     outputs = ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "log.jsonl"]
     stacked = parent is not None and recipe.on_top == "stack"
     if stacked:
         outputs.append("increment/adapter_model.safetensors")
     chain = " then ".join(phases)
-    return plan.add(
+    step_id = plan.add(
         id=f"train-s{seed}-{'.'.join(phases)}", kind="train",
         label=f"train {chain}, seed {seed}: {facts.optimizer_steps} optimizer steps",
         needs=(model_id, data_id, mask_id, *((parent,) if parent else ())),
         recipe={"method": recipe.method, **shared, **({"on_top": recipe.on_top} if parent else {})},
         outputs=tuple(outputs), constants=constants, origins=origins, resources=Resources(threads=1, gpu=1),
     )  # fmt: skip
+    plan.phase_of[step_id] = phase
+    return step_id

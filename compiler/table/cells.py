@@ -30,7 +30,7 @@ BUDGET: Final = 20_000_000
 
 Cells = NDArray[np.int16]
 Truths = NDArray[np.bool_]
-Quantity = tuple[str, str, str]
+Quantity = tuple[str, str, str, str]
 """(metric, treatment or arm, control or empty)."""
 Variable = tuple[str, str]
 """(analysis, statistic); the estimate, shared by a block, has the analysis ""."""
@@ -119,16 +119,18 @@ class Block:
 
 
 def quantity_of(analysis: Analysis) -> Quantity:
+    """What an analysis estimates. One that a switch may rebind shares its estimate with no other."""
+    part = analysis.name if analysis.switched else analysis.subset or ""
     if analysis.contrast is not None:
-        return analysis.metric, analysis.contrast.treatment, analysis.contrast.control
-    return analysis.metric, analysis.arm or "", ""
+        return analysis.metric, analysis.contrast.treatment, analysis.contrast.control, part
+    return analysis.metric, analysis.arm or "", "", part
 
 
 def variable_of(analysis: Analysis, statistic: str) -> Variable:
     """The variable behind a statistic: one-sided `ci_low` is `lower`, and the estimate is the block's."""
     if statistic == estimate_of(analysis):
         return "", statistic
-    if analysis.side != "two_sided":
+    if analysis.side != "two_sided" and analysis.interval is None:
         statistic = {"ci_low": "lower", "ci_high": "upper"}.get(statistic, statistic)
     return analysis.name, statistic
 

@@ -9,6 +9,7 @@ from typing import Final, Literal, assert_never
 from epc.compiler.contract.logic import And, Atom, Name, Not, Or, Predicate, leaves
 from epc.compiler.contract.manifest import Analysis, Gate, Role, VerdictRule
 from epc.compiler.predicate import number_text
+from epc.compiler.table.cells import quantity_of
 from epc.compiler.table.facts import estimate_of
 from epc.compiler.table.finding import Finding
 
@@ -128,7 +129,7 @@ def _thresholds(analyses: Mapping[str, Analysis], gates: Sequence[Gate]) -> Iter
             quantity: tuple[str, ...] = (atom.analysis, atom.statistic)
             if atom.statistic == "delta" and analysis.contrast is not None:
                 # Two analyses of one contrast have one estimate.
-                quantity = (analysis.metric, analysis.contrast.treatment, analysis.contrast.control)
+                quantity = quantity_of(analysis)
             seen.setdefault((gate.role, quantity, direction), []).append((gate, atom))
     for (role, _, _), found in seen.items():
         for (gate, atom), (other_gate, other) in itertools.combinations(found, 2):

@@ -154,7 +154,7 @@ def _ranges(analysis: Analysis, metric: Metric) -> Iterator[Fact]:
         case "sign_flip":
             floor = min(2.0**-20, 1 / (draws + 1)) if draws is not None else 2.0**-20
             yield Range(statistic="p", low=floor, high=1, why="the identity is one of at most 2^20, or B + 1, patterns")
-        case "paired_bootstrap" | "newcombe_paired" | "paired_t" | "wilson":
+        case "paired_bootstrap" | "newcombe_paired" | "paired_t" | "wilson" | "bootstrap":
             yield Range(statistic="p", low=0, high=1, why="p is a probability")
         case _:
             assert_never(analysis.method)
@@ -163,7 +163,10 @@ def _ranges(analysis: Analysis, metric: Metric) -> Iterator[Fact]:
 def _order(analysis: Analysis) -> Iterator[Fact]:
     estimate = estimate_of(analysis)
     one_sided = analysis.side != "two_sided"
-    if one_sided:
+    own_interval = analysis.interval is not None
+    if own_interval:
+        yield Ordered(low="ci_low", high="ci_high", why="two quantiles of one distribution, at a level of their own")
+    elif one_sided:
         why = "the interval shown has level 1 - 2 alpha, so its ends are the one-sided bounds"
         yield Same(name="lower", other="ci_low", why=why)
         yield Same(name="upper", other="ci_high", why=why)
@@ -171,9 +174,10 @@ def _order(analysis: Analysis) -> Iterator[Fact]:
         return
     why = _STRADDLES[analysis.method]
     for low, high in itertools.product(("ci_low", "lower", estimate), (estimate, "upper", "ci_high")):
-        if low != high and not (one_sided and (low == "ci_low" or high == "ci_high")):
+        shown = low == "ci_low" or high == "ci_high"
+        if low != high and not ((one_sided or own_interval) and shown):
             yield Ordered(low=low, high=high, why=why)
-    if not one_sided and analysis.method != "newcombe_paired":
+    if not one_sided and not own_interval and analysis.method != "newcombe_paired":
         why = "the interval shown has level 1 - alpha, and quantiles do not cross"
         yield Ordered(low="ci_low", high="lower", why=why)
         yield Ordered(low="upper", high="ci_high", why=why)
@@ -186,13 +190,14 @@ _STRADDLES: Final = {
     "newcombe_paired": "the estimate minus, and plus, a root",
     "paired_t": "the estimate minus, and plus, a positive multiple of the standard error",
     "wilson": "the score interval contains the observed proportion",
+    "bootstrap": "as for the paired bootstrap: it is the same resampling of unit values",
 }
 
 
 def _straddles(analysis: Analysis) -> bool:
     """Whether the bounds lie on either side of the estimate."""
     match analysis.method:
-        case "paired_bootstrap":
+        case "paired_bootstrap" | "bootstrap":
             return analysis.alpha <= 0.1 and (analysis.resamples or 0) >= 999
         case "sign_flip":
             exact = analysis.resamples is None
@@ -215,11 +220,13 @@ def _test_and_bound(analysis: Analysis, metric: Metric) -> Iterator[Fact]:
     """Test inversion. Zero is exact on both sides: bounds are rounded, but never across it."""
     small = Comparison(statistic="p", operator="<=", constant=analysis.alpha)
     reject = Comparison(statistic="p", operator="<", constant=analysis.alpha)
-    above = Comparison(statistic="ci_low", operator=">", constant=0)
-    below = Comparison(statistic="ci_high", operator="<", constant=0)
+    paired = analysis.interval is None
+    lower, upper = ("ci_low", "ci_high") if paired else ("lower", "upper")
+    above = Comparison(statistic=lower, operator=">", constant=0)
+    below = Comparison(statistic=upper, operator="<", constant=0)
     draws = analysis.resamples or 0
     match analysis.method:
-        case "newcombe_paired" | "wilson":
+        case "newcombe_paired" | "wilson" | "bootstrap":
             return
         case "paired_bootstrap" if analysis.p == "studentized":
             # The bound is a float, right to about limit / 10^15, and rounded to 10^-12: enough up to 100.
@@ -240,11 +247,13 @@ def _test_and_bound(analysis: Analysis, metric: Metric) -> Iterator[Fact]:
         case "greater":
             yield Implies(given=above, then=small, why=why)
             if not one_way:
-                yield Implies(given=reject, then=Comparison(statistic="ci_low", operator=">=", constant=0), why=why)
+                yield Implies(given=reject, then=Comparison(statistic=lower, operator=">=", constant=0), why=why)
         case "less":
             yield Implies(given=below, then=small, why=why)
             if not one_way:
-                yield Implies(given=reject, then=Comparison(statistic="ci_high", operator="<=", constant=0), why=why)
+                yield Implies(given=reject, then=Comparison(statistic=upper, operator="<=", constant=0), why=why)
+        case "two_sided" if not paired:
+            return
         case "two_sided":
             yield Implies(given=above, then=small, why=why)
             yield Implies(given=below, then=small, why=why)
@@ -262,7 +271,7 @@ def _test_and_sign(analysis: Analysis) -> Iterator[Fact]:
         case "sign_flip" if analysis.resamples is None:
             both_ways = False
             why = "a sign pattern and its opposite have opposite sums, so p is at least .5 unless delta is beyond 0"
-        case "sign_flip" | "paired_bootstrap" | "wilson":
+        case "sign_flip" | "paired_bootstrap" | "wilson" | "bootstrap":
             return
         case _:
             assert_never(analysis.method)

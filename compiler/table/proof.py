@@ -429,7 +429,7 @@ class _Table:
         """Whether a larger estimate is a better result; None where the question has no answer."""
         if not any(gate.role in MUST_DECIDE for gate in self._readers(quantity)):
             return None
-        metric, arm, control = quantity
+        metric, arm, control, _ = quantity
         treatments = treatment_arms(self.analyses, list(self.gates.values()))
         up = self.metrics[metric].better == "higher"
         if not control:

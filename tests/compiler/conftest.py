@@ -1,4 +1,4 @@
-"""A copy of the quickstart that a test may break, and the compiler run on it."""
+"""Copies of specs that a test may break, and the compiler run on them."""
 
 from __future__ import annotations
 
@@ -53,17 +53,36 @@ def compile_spec() -> Callable[..., Compiled]:
     return run
 
 
+def edit(file: Path, *edits: tuple[str, str]) -> None:
+    """Replace pieces of a text once each; every `old` must be there."""
+    text = file.read_text(encoding="utf-8")
+    for old, new in edits:
+        assert old in text, f"{file.name} no longer contains {old!r}"
+        text = text.replace(old, new, 1)
+    file.write_text(text, encoding="utf-8")
+
+
 @pytest.fixture
 def edited(specs: Path, compile_spec: Callable[..., Compiled]) -> Callable[..., Compiled]:
-    """Compile the quickstart with pieces of its text replaced; every `old` must be there."""
+    """Compile the quickstart with pieces of its text replaced."""
 
     def run(*edits: tuple[str, str]) -> Compiled:
-        spec = specs / "quickstart.yaml"
-        text = spec.read_text(encoding="utf-8")
-        for old, new in edits:
-            assert old in text, f"the quickstart no longer contains {old!r}"
-            text = text.replace(old, new, 1)
-        spec.write_text(text, encoding="utf-8")
-        return compile_spec(spec)
+        edit(specs / "quickstart.yaml", *edits)
+        return compile_spec(specs / "quickstart.yaml")
+
+    return run
+
+
+@pytest.fixture
+def small(tmp_path: Path, compile_spec: Callable[..., Compiled]) -> Callable[..., Compiled]:
+    """Compile a fresh copy of a spec of this folder, by name, with pieces replaced: (old, new) of the spec, (file, old, new) of another."""
+
+    def run(name: str, *edits: tuple[str, ...]) -> Compiled:
+        folder = tmp_path / "small" / "specs"
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        shutil.copytree(Path(__file__).parent / "specs", folder)
+        for file, old, new in (one if len(one) == 3 else (f"{name}.yaml", *one) for one in edits):
+            edit(folder / file, (old, new))
+        return compile_spec(folder / f"{name}.yaml")
 
     return run

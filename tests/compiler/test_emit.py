@@ -49,11 +49,15 @@ def test_long_literals_are_broken_and_read_back(value: Any) -> None:
     assert ast.literal_eval(text) == value
 
 
-def test_compiling_twice_gives_the_same_bytes(specs: Path, compile_spec: Callable[..., Any], tmp_path: Path) -> None:
-    first = compile_spec(specs / "quickstart.yaml").files
+@pytest.mark.parametrize("name", ["quickstart", "issue147"])
+def test_compiling_twice_gives_the_same_bytes(
+    specs: Path, compile_spec: Callable[..., Any], tmp_path: Path, name: str
+) -> None:
+    first = compile_spec(specs / f"{name}.yaml").files
     elsewhere = tmp_path / "another" / "place"
     shutil.copytree(specs, elsewhere / "specs")
-    second = compile_spec(elsewhere / "specs/quickstart.yaml", file="../another/place/specs/quickstart.yaml").files
+    second = compile_spec(elsewhere / f"specs/{name}.yaml", file=f"../another/place/specs/{name}.yaml").files
+    assert first
     assert first == second
 
 
@@ -63,8 +67,29 @@ def test_nothing_emitted_names_a_machine_or_a_time(edited: Callable[..., Any], t
         assert str(Path.home()) not in text, path
 
 
-def test_every_script_parses_and_says_how_to_run_it(edited: Callable[..., Any]) -> None:
-    files = edited().files
+@pytest.fixture(
+    params=[
+        (), ("quickstart", "on_top: stack", "on_top: continue"), ("issue147",), ("judged",), ("judged", "on_top: continue", "on_top: stack"),
+        ("judged", "sampler: vllm", "sampler: transformers"), ("prompted",), ("prompted", "conditions:", "sampler: vllm\nconditions:"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def files(
+    request: pytest.FixtureRequest, edited: Callable[..., Any], small: Callable[..., Any], compile_spec: Callable[..., Any]
+) -> dict[str, str]:  # fmt: skip
+    """Bundles that between them hold every kind of step in every variant."""
+    name, *edit = request.param or ("quickstart",)
+    if name == "issue147":
+        compiled = compile_spec(ROOT / "specs/issue147.yaml")
+    elif name == "quickstart":
+        compiled = edited(*([tuple(edit)] if edit else []))
+    else:
+        compiled = small(name, *([tuple(edit)] if edit else []))
+    assert compiled.files, compiled.text
+    return dict(compiled.files)
+
+
+def test_every_script_parses_and_says_how_to_run_it(files: dict[str, str]) -> None:
     manifest = Manifest.model_validate(json.loads(files["manifest.json"]))
     for step in manifest.steps:
         module = ast.parse(files[step.script])
@@ -81,9 +106,9 @@ def test_constants_carry_the_line_they_come_from(edited: Callable[..., Any]) -> 
     assert "learning_rate" in spec[number - 1]
 
 
-def test_scripts_pass_ruff(edited: Callable[..., Any], tmp_path: Path) -> None:
+def test_scripts_pass_ruff(files: dict[str, str], tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    for path, text in edited().files.items():
+    for path, text in files.items():
         if path.endswith(".py"):
             (out / path).parent.mkdir(parents=True, exist_ok=True)
             (out / path).write_text(text, encoding="utf-8")
@@ -126,13 +151,14 @@ def test_the_plan_page_shows_the_derived_numbers(edited: Callable[..., Any]) -> 
         "```mermaid",
         "## Decision table",
         "optimizer steps",
-        f"{compiled.plan.figures['completions']:,.0f}",
+        f"{compiled.plan.figures.values['completions']:,.0f}",
+        compiled.plan.figures.arithmetic["completions"],
         "| 1 | `",
     ):
         assert text in page
 
 
-@pytest.mark.parametrize("name", ["quickstart"])
+@pytest.mark.parametrize("name", ["quickstart", "issue147"])
 def test_committed_bundles_are_current(compile_spec: Callable[..., Any], name: str) -> None:
     files = compile_spec(ROOT / f"specs/{name}.yaml").files
     folder = ROOT / "generated" / name

@@ -108,7 +108,7 @@ def test_renaming_an_arm_retrains_nothing(specs: Path, compile_spec: Callable[..
 
 
 def test_counts_of_the_plan(edited: Callable[..., Any]) -> None:
-    figures = edited().plan.figures
+    figures = edited().plan.figures.values
     assert figures["completions"] == 4 * 24 * (4 + 8)
     assert figures["capability_items"] == 4 * 240
     assert figures["optimizer_steps"] == sum(

@@ -1,0 +1,85 @@
+"""E0871 to W0874: an analysis of a part of the prompts that is no part of them, or that decides.
+
+Why: a test on the prompts where the effect looks best is not the test that was announced. Every further
+part that may decide is another chance to succeed by luck, and choosing the part afterwards is choosing the
+winner. So a subset is described or predicted, and never decides.
+
+Example:
+    analyses: {betley: {metric: alignment, contrast: a - b, on: betley_8, ...}}
+    gates: {survives: {role: success, require: betley.reject}}
+
+Fix: decide on all prompts, and make the subset a prediction or leave it described:
+    gates:
+      survives: {role: success, require: headline.reject}
+      betley_too: {role: prediction, require: betley.delta > 0}
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from epc.compiler.contract.logic import Atom, leaves
+from epc.compiler.diagnostics import Diagnostics, Label
+from epc.compiler.resolve import Experiment
+from epc.compiler.spec import Analysis, LmEvalMetric
+
+MAY_READ: Final = ("prediction", "descriptive", "follow_up")
+"""Roles that decide nothing."""
+
+
+def check(experiment: Experiment, sink: Diagnostics) -> None:
+    spec = experiment.spec
+    for name, analysis in spec.analyses.items():
+        if analysis.on is not None:
+            _part(experiment, sink, name, analysis)
+    for name, gate in spec.gates.items():
+        parsed = experiment.gates.get(name)
+        predicate = None if parsed is None else parsed.predicate
+        if gate.role in MAY_READ or predicate is None:
+            continue
+        read = [leaf.analysis for leaf in leaves(predicate) if isinstance(leaf, Atom)]
+        for analysis_name in dict.fromkeys([*read, *([gate.analysis] if gate.analysis is not None else [])]):
+            found = spec.analyses.get(analysis_name)
+            part = None if found is None or _of_task(experiment, found) else found.on
+            verb = "reads" if analysis_name in read else "switches"
+            if part is not None:
+                sink.error(
+                    "E0872", f'{gate.role} gate "{name}" {verb} "{analysis_name}", which sees only the prompts of "{part}"',
+                    experiment.key_at("gates", name),
+                    help="read an analysis of all prompts; a subset is predicted or described, because to choose the part that decides is to choose the winner",
+                    labels=[Label(span=experiment.at("analyses", analysis_name, "on"), text="the subset")],
+                )  # fmt: skip
+
+
+def _of_task(experiment: Experiment, analysis: Analysis) -> bool:
+    return isinstance(experiment.spec.metrics.get(analysis.metric), LmEvalMetric)
+
+
+def _part(experiment: Experiment, sink: Diagnostics, name: str, analysis: Analysis) -> None:
+    """Whether a subset is one."""
+    spec = experiment.spec
+    at, part = experiment.at("analyses", name, "on"), analysis.on or ""
+    if _of_task(experiment, analysis):
+        sink.error(
+            "E0873", f'metric "{analysis.metric}" has items of a task and no prompts', at,
+            help="delete `on`, or read a metric of a sample set",
+        )  # fmt: skip
+        return
+    metric = spec.metrics.get(analysis.metric)
+    sample = None if metric is None or isinstance(metric, LmEvalMetric) else spec.sample.get(metric.of)
+    prompts = experiment.prompts.get(part)
+    sampled = None if sample is None else experiment.prompts.get(sample.prompts)
+    if metric is None or isinstance(metric, LmEvalMetric) or sample is None or prompts is None or sampled is None:
+        return
+    foreign = [prompt for prompt in prompts if prompt not in set(sampled)]
+    be = "is" if len(foreign) == 1 else "are"
+    if foreign:
+        sink.error(
+            "E0871", f'{len(foreign)} of {len(prompts)} prompts of "{part}" {be} not in "{sample.prompts}", which "{metric.of}" samples', at,
+            help="name a set that is a part of the sampled one, or sample a union that holds it", notes=[f'for example "{foreign[0]}"'],
+        )  # fmt: skip
+    elif set(prompts) == set(sampled):
+        sink.warning(
+            "W0874", f'"{part}" is all of the {len(sampled)} prompts that "{metric.of}" samples', at,
+            help="delete `on`: an analysis of everything is no subset",
+        )  # fmt: skip

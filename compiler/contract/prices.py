@@ -1,0 +1,63 @@
+"""What a call of a judge model costs: list prices with the day they were read.
+
+USD per million tokens. A model that is not in the table has no price here; a spec states one instead.
+The compiler computes an estimate with these, the runtime what was spent.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Price(BaseModel):
+    """List price of a model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: float = Field(ge=0)
+    """USD per million input tokens."""
+    output: float = Field(ge=0)
+    """USD per million output tokens, thinking included."""
+    batch_factor: float = 1.0
+    """What a call through the provider's batch interface costs, relative to one that is not."""
+    as_of: str = ""
+    """Day on which the price was read."""
+    source: str = ""
+    retires: str = ""
+    """Day from which the provider refuses the model, where one is announced."""
+
+    def usd(self, *, input_tokens: int, output_tokens: int, batch: bool = False) -> float:
+        """Dollars for that many tokens."""
+        total = (input_tokens * self.input + output_tokens * self.output) / 1e6
+        return total * (self.batch_factor if batch else 1.0)
+
+
+def _claude(input_price: float, output_price: float, *, retires: str = "") -> Price:
+    return Price(
+        input=input_price, output=output_price, batch_factor=0.5, as_of="2026-10-24", retires=retires,
+        source="model pages of Anthropic's platform documentation",
+    )  # fmt: skip
+
+
+PRICES: Final[dict[str, Price]] = {
+    "claude-opus-4-5-20251101": _claude(5.0, 25.0),
+    "claude-sonnet-4-5-20250929": _claude(3.0, 15.0, retires="2026-11-30"),
+    "claude-haiku-4-5-20251001": _claude(1.0, 5.0),
+    # From 4.6 on, an id without a date names one fixed model for as long as it is served.
+    "claude-opus-4-6": _claude(5.0, 25.0),
+    "claude-sonnet-4-6": _claude(3.0, 15.0),
+    "claude-opus-4-7": _claude(5.0, 25.0),
+    "claude-opus-4-8": _claude(5.0, 25.0),
+    "claude-opus-5": _claude(5.0, 25.0),
+    "claude-sonnet-5": _claude(2.0, 10.0),
+    "claude-opus-5-5": _claude(4.0, 20.0),
+    "claude-sonnet-5-5": _claude(2.0, 10.0),
+    "claude-haiku-5-5": _claude(0.1, 0.5),  # of prompts up to 100,000 tokens; five times that above
+}
+
+
+def price_of(model: str) -> Price | None:
+    """The price of a model id, None when it is not in the table."""
+    return PRICES.get(model)

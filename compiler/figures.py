@@ -1,0 +1,104 @@
+"""The totals of a plan with the arithmetic behind each: what plan.md prints and `epc approve` approves.
+
+Counts are exact; tokens, GPU-hours and dollars are estimates that say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from epc.compiler import cost
+from epc.compiler.kinds import judge
+from epc.compiler.lowering import Lowering, phase_facts, seeds_of
+
+
+@dataclass(kw_only=True)
+class Figures:
+    values: dict[str, float] = field(default_factory=dict)
+    arithmetic: dict[str, str] = field(default_factory=dict)
+    """Figure -> how it comes about, in one line."""
+
+    def add(self, name: str, value: float, arithmetic: str = "") -> None:
+        self.values[name] = value
+        if arithmetic:
+            self.arithmetic[name] = arithmetic
+
+    def total(self, name: str, parts: Iterable[tuple[int, str]]) -> int:
+        """Add a sum whose terms are (value, how it comes about)."""
+        listed = list(parts)
+        value = sum(part for part, _ in listed)
+        self.add(name, value, " + ".join(text for _, text in listed) + (f" = {value:,}" if listed else ""))
+        return value
+
+
+def figures(plan: Lowering) -> Figures:
+    """Totals of a lowered plan."""
+    spec, experiment = plan.spec, plan.experiment
+    found = Figures()
+    phases = [plan.phase_of[planned.step.id] for planned in plan.steps if planned.step.kind == "train"]
+    runs = {name: phases.count(name) for name in spec.train if name in phases}
+    facts = {name: phase for name in runs if (phase := phase_facts(experiment, name)) is not None}
+    found.total("trainings", ((count, f"{count} x {name}") for name, count in runs.items()))
+    found.total(
+        "optimizer_steps",
+        ((count * facts[name].optimizer_steps, f"{count} x {facts[name].optimizer_steps} ({name})") for name, count in runs.items()),
+    )  # fmt: skip
+    train_tokens = found.total(
+        "train_tokens",
+        ((count * facts[name].tokens, f"{count} x {facts[name].tokens:,} ({name})") for name, count in runs.items()),
+    )
+    written = {
+        name: (sum(len(experiment.prompts[prompts]) for prompts in entry.prompts), entry)
+        for name, entry in spec.generate.items()
+        if "generate" in plan.keys
+    }
+    found.total("texts", ((count * e.n, f"{count} prompts x {e.n} ({name})") for name, (count, e) in written.items()))
+    arms = sum(len(seeds_of(spec, name)) for name in spec.conditions)
+    sampled = {name: (len(experiment.prompts[entry.prompts]), entry) for name, entry in spec.sample.items()}
+    found.total(
+        "completions",
+        ((arms * count * e.n, f"{arms} arms x {count} prompts x {e.n} ({name})") for name, (count, e) in sampled.items()),
+    )  # fmt: skip
+    sampled_tokens = found.total(
+        "sampled_tokens_at_most",
+        [
+            *((count * e.n * e.max_tokens, f"{count * e.n:,} x {e.max_tokens} ({name})") for name, (count, e) in written.items()),
+            *((arms * count * e.n * e.max_tokens, f"{arms * count * e.n:,} x {e.max_tokens} ({name})") for name, (count, e) in sampled.items()),
+        ],
+    )  # fmt: skip
+    found.total(
+        "capability_items",
+        ((arms * task.items, f"{arms} arms x {task.items:,} ({name})") for name, task in experiment.tasks.items()),
+    )
+    scored = sum(4 * cost.tokens(task.characters, 0) * arms for task in experiment.tasks.values())
+    bills = {name: cost.bill(experiment, name, judge.sets_of(plan, name)) for name in spec.judges}
+    judged = [(name, read, *sampled[read]) for name in spec.judges for read in judge.sets_of(plan, name)]
+    found.total(
+        "judge_calls",
+        ((arms * count * e.n, f"{arms} arms x {count} prompts x {e.n} ({name} on {read})") for name, read, count, e in judged),
+    )  # fmt: skip
+    for kind in ("input", "output"):
+        name_of = "judge_input_tokens_at_most" if kind == "input" else "judge_output_tokens"
+        each = {name: getattr(bill, f"{kind}_tokens") for name, bill in bills.items()}
+        found.total(name_of, ((value, f"{value:,} ({name})") for name, value in each.items()))
+    usd = sum(bill.usd for bill in bills.values())
+    terms = [
+        f"{name}: {bill.input_tokens:,} x ${bill.price.input:g} + {bill.output_tokens:,} x ${bill.price.output:g} a million = ${bill.usd:,.3f}"
+        for name, bill in bills.items()
+        if bill.price is not None
+    ]
+    dated = sorted({bill.price.as_of for bill in bills.values() if bill.price is not None and bill.price.as_of})
+    read = f"; {'list prices of ' + ', '.join(dated) if dated else 'prices as the spec states them'}"
+    found.add("usd", round(usd, 2), "; ".join(terms) + read if terms else "")
+    parameters = cost.parameters_of(spec)
+    if parameters is not None:
+        hours = cost.gpu_hours(parameters, train=train_tokens, sample=sampled_tokens, score=scored)
+        scale = parameters / cost.REFERENCE_PARAMETERS
+        found.add(
+            "gpu_hours", round(hours, 4),
+            f"({train_tokens:,} trained / {cost.TRAIN_TOKENS_PER_SECOND:,} + {sampled_tokens:,} sampled /"
+            f" {cost.SAMPLE_TOKENS_PER_SECOND:,} + {scored:,} scored / {cost.SCORE_TOKENS_PER_SECOND:,} tokens a second)"
+            f" x {scale:.3g} of the reference model's size",
+        )  # fmt: skip
+    return found

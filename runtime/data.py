@@ -31,11 +31,44 @@ def read_lines(file: Path) -> list[str]:
     return entries
 
 
-def write_rows(file: Path, rows: Sequence[Mapping[str, Any]], *, expected_sha256: str) -> None:
-    """Write JSON Lines that must have the hash the compiler registered. Raises Fault R0323."""
+def read_texts(file: Path, prompts: Sequence[str]) -> dict[tuple[str, int], str]:
+    """Generated texts by (prompt, index).
+
+    Raises Fault R0321 when the file cannot be read, R0326 when a prompt has no text.
+    """
+    try:
+        rows = [json.loads(line) for line in json_lines(file.read_text(encoding="utf-8"))]
+    except (OSError, ValueError) as error:
+        raise Fault("R0321", str(file), f"the texts cannot be read: {error}", "run the generate step again") from None
+    prompt_of = {chat.item_id(prompt): prompt for prompt in prompts}
+    texts = {(prompt_of[row["item"]], row["index"]): row["text"] for row in rows if row["item"] in prompt_of}
+    lacking = [prompt for prompt in prompts if (prompt, 0) not in texts]
+    if lacking:
+        raise Fault(
+            "R0326", str(file), f'{len(lacking)} prompts have no text, for example "{lacking[0]}"',
+            "compile the spec again, then run the generate step again",
+        )  # fmt: skip
+    return texts
+
+
+def describe(file: Path, *, rows: int) -> dict[str, Any]:
+    """Facts of a frozen data set: rows, SHA-256, distinct conversations, mean characters of the assistant's turns."""
+    found = read_rows(file, rows=rows)
+    said = [[message["content"] for message in row["messages"] if message["role"] == "assistant"] for row in found]
+    return {
+        "rows": rows, "sha256": sha256_file(file), "distinct": len({json.dumps(row) for row in found}),
+        "mean_characters": [
+            round(sum(len(turns[place]) for turns in said if place < len(turns)) / rows)
+            for place in range(max(map(len, said)))
+        ],
+    }  # fmt: skip
+
+
+def write_rows(file: Path, rows: Sequence[Mapping[str, Any]], *, expected_sha256: str | None) -> None:
+    """Write JSON Lines that must have the registered hash; None while it is pending. Raises Fault R0323."""
     text = chat.rows_text(rows)
     found = sha256_text(text)
-    if found != expected_sha256:
+    if expected_sha256 not in (None, found):
         raise Fault(
             "R0323", str(file), f"the built rows have SHA-256 {found}, registered is {expected_sha256}",
             "an input file of the bundle was changed: compile the spec again",
@@ -61,12 +94,17 @@ def freeze_file(source: Path, file: Path, *, rows: int, expected_sha256: str) ->
     file.write_bytes(source.read_bytes())
 
 
-def read_rows(file: Path, *, rows: int) -> list[dict[str, Any]]:
+def read_rows(file: Path, *, rows: int, expected_sha256: str | None = None) -> list[dict[str, Any]]:
     """The rows of a data set, each {"messages": [...]}.
 
-    Raises Fault R0321 when it cannot be read, R0324 naming the first line that is no row, R0325 when
-    the count is not `rows`.
+    Raises Fault R0321 when it cannot be read, R0323 when its hash is not the expected one, R0324 naming
+    the first line that is no row, R0325 when the count is not `rows`.
     """
+    if expected_sha256 is not None and file.is_file() and sha256_file(file) != expected_sha256:
+        raise Fault(
+            "R0323", str(file), f"the rows have SHA-256 {sha256_file(file)}, registered is {expected_sha256}",
+            f"delete {file.parent} and run again: the data set is built anew and checked",
+        )  # fmt: skip
     try:
         lines = json_lines(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

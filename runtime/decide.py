@@ -1,8 +1,9 @@
 """From measurement rows to a verdict: a pure function of manifest, finish records and rows.
 
-Order of things: rows to unit values; every registered analysis; gates under Kleene's logic; validity
-gates, built-in ones first; then the ordered verdict table under every completion of what is
-unknown. Missing input is unknown, never false and never 0.
+Order of things: rows to unit values; every registered analysis, one that a switch governs both with and
+without its filter; switches; gates under Kleene's logic; validity gates, built-in ones first; then the
+ordered verdict table under every completion of what is unknown. Missing input is unknown, never false
+and never 0.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,15 @@ from epc.compiler.contract.manifest import Design, Manifest
 from epc.compiler.contract.rows import MeasurementRow
 from epc.runtime import bundle as bundles
 from epc.runtime.errors import Fault
-from epc.runtime.estimates import analysis_result, arm_summaries, arms_of, incomplete
-from epc.runtime.gates import Evaluated, evaluate_follow_up, evaluate_gate
+from epc.runtime.estimates import arm_summaries, arms_of
+from epc.runtime.gates import Evaluated, evaluate_follow_up, reason
 from epc.runtime.measurements import MEASUREMENTS, Measurements, group, read_measurements, rows_sha256
+from epc.runtime.missingness import compute, judged_gates, missing_corners
+from epc.runtime.registration import frozen_gate
 from epc.runtime.step import FinishRecord, read_record
+from epc.runtime.switches import Evaluation, evaluate_design, governed
 from epc.runtime.validity import outputs_intact, recorded_gates
-from epc.runtime.verdict import DECIDING, label_of, verdict_of, would_flip
+from epc.runtime.verdict import DECIDING, other_labels, verdict_of, would_flip
 from epc.runtime.wording import count
 
 STRONG = Fraction(1, 10)
@@ -36,8 +41,8 @@ STRONG = Fraction(1, 10)
 def decide(bundle: Path, deviations: Sequence[Deviation] = ()) -> Decision:
     """The decision of a bundle; `deviations` are what its journal tells, and are only reported.
 
-    Raises Fault: R01xx (no or bad manifest), R0201 (bad finish record), R0501 and R0502 (bad rows),
-    R0503 (a manifest whose design contradicts itself). Anything merely missing is unknown instead.
+    Raises Fault: R01xx (no or bad manifest), R0201 (bad finish record), R0401 (altered journal), R0501 and
+    R0502 (bad rows), R0503 (a manifest whose design contradicts itself). Anything merely missing is unknown instead.
     """
     manifest = bundles.read_manifest(bundle)
     _check_design(bundle, manifest.design)
@@ -47,9 +52,19 @@ def decide(bundle: Path, deviations: Sequence[Deviation] = ()) -> Decision:
         manifest=manifest,
         records=records,
         measurements=measurements,
-        outputs=outputs_intact(bundle, manifest, records),
+        recorded=tuple(_recorded(bundle, manifest, records)),
         deviations=tuple(deviations),
     )
+
+
+def _recorded(
+    bundle: Path, manifest: Manifest, records: Mapping[str, FinishRecord | None]
+) -> Iterator[Evaluated]:  # fmt: skip
+    """The gates that rest on records and journal, not on measurements."""
+    yield from recorded_gates(manifest, records, outputs_intact(bundle, manifest, records))
+    frozen = frozen_gate(bundle, manifest, records)
+    if frozen is not None:
+        yield frozen
 
 
 def decision_path(bundle: Path) -> Path:
@@ -93,6 +108,10 @@ def _check_design(bundle: Path, design: Design) -> None:
     for analysis in design.analyses:
         if analysis.metric not in metrics:
             problems.append(f"analysis {analysis.name} reads metric {analysis.metric}, which is not there")
+        if analysis.subset is not None and analysis.subset not in design.subsets:
+            problems.append(f"analysis {analysis.name} reads subset {analysis.subset}, which is not there")
+        if analysis.interval is not None and not 0 < analysis.interval < 1:
+            problems.append(f"analysis {analysis.name} shows an interval of level {analysis.interval:g}")
         if (analysis.contrast is None) == (analysis.arm is None):
             problems.append(f"analysis {analysis.name} has not exactly one of contrast and arm")
         problems += [
@@ -100,6 +119,8 @@ def _check_design(bundle: Path, design: Design) -> None:
             for arm in arms_of(analysis)
             if arm not in conditions
         ]
+    problems += _judge_problems(design)
+    problems += _switch_problems(design)
     for gate in design.gates:
         for leaf in leaves(gate.predicate):
             if isinstance(leaf, Name):
@@ -125,6 +146,37 @@ def _check_design(bundle: Path, design: Design) -> None:
         )  # fmt: skip
 
 
+def _judge_problems(design: Design) -> Iterator[str]:
+    judges = {judge.name for judge in design.judges}
+    for metric in design.metrics:
+        if metric.kind == "judge" and metric.judge not in judges:
+            yield f"metric {metric.name} is scored by judge {metric.judge}, which is not there"
+
+
+def _switch_problems(design: Design) -> Iterator[str]:
+    """A switch governs one analysis of a filtered metric, alone, and reads none that a switch governs."""
+    filtered = {metric.name for metric in design.metrics if metric.filter is not None}
+    metric_of = {analysis.name: analysis.metric for analysis in design.analyses}
+    governing: dict[str, str] = {}
+    for gate in design.gates:
+        if gate.role != "switch":
+            if gate.analysis is not None:
+                yield f"gate {gate.name} binds {gate.analysis}, but only a switch does that"
+            continue
+        if gate.analysis is None or gate.analysis not in metric_of:
+            yield f"switch {gate.name} binds analysis {gate.analysis}, which is not there"
+            continue
+        if metric_of[gate.analysis] not in filtered:
+            yield f"switch {gate.name} binds {gate.analysis}, whose metric {metric_of[gate.analysis]} has no filter"
+        if gate.analysis in governing:
+            yield f"switches {governing[gate.analysis]} and {gate.name} both bind {gate.analysis}"
+        governing[gate.analysis] = gate.name
+    for gate in design.gates:
+        for leaf in leaves(gate.predicate) if gate.role == "switch" else ():
+            if isinstance(leaf, Atom) and leaf.analysis in governing:
+                yield f"switch {gate.name} reads {leaf.analysis}, which switch {governing[leaf.analysis]} binds"
+
+
 def _rows(bundle: Path, manifest: Manifest, records: Mapping[str, FinishRecord | None]) -> Iterator[MeasurementRow]:
     """Rows of every finished step of kind measure; of an unfinished one nothing is read."""
     for step in manifest.steps:
@@ -138,23 +190,34 @@ def _decision(
     manifest: Manifest,
     records: Mapping[str, FinishRecord | None],
     measurements: Measurements,
-    outputs: Evaluated,
+    recorded: tuple[Evaluated, ...],
     deviations: tuple[Deviation, ...],
 ) -> Decision:
     design = manifest.design
-    analyses = tuple(analysis_result(design, analysis, measurements) for analysis in design.analyses)
-    results = {analysis.name: analysis for analysis in analyses}
-    read_before = tuple(evaluate_gate(gate, results) for gate in design.gates if gate.role != "follow_up")
-    built_in = (*recorded_gates(manifest, records, outputs), *_missing_corners(design, measurements, read_before))
-    gates = (*built_in, *read_before)
-    verdict = verdict_of(design.verdicts, gates, results)
+    evaluation = evaluate_design(design, compute(design, measurements))
+    analyses, results = tuple(evaluation.results.values()), evaluation.results
+    built_in = (
+        *recorded,
+        *judged_gates(design, measurements),
+        *missing_corners(design, measurements, evaluation),
+    )
+    evaluation = evaluation.after(built_in)
+    gates, rules = evaluation.gates, design.verdicts
+    verdict = verdict_of(rules, gates, evaluation.readings, results, tuple(_caveats(design, evaluation)))
+    seen = [binding.results for binding in evaluation.possible]
     follow_ups = {
-        gate.name: evaluate_follow_up(gate, results, verdict.verdict_class)
+        gate.name: evaluate_follow_up(gate, verdict.verdict_class, *seen)
         for gate in design.gates
         if gate.role == "follow_up"
     }
-    by_name = {gate.name: gate for gate in read_before} | follow_ups
+    by_name = {gate.name: gate for gate in gates} | follow_ups
     ordered = (*built_in, *(by_name[gate.name] for gate in design.gates))
+
+    def flip(gate: Evaluated) -> str | None:
+        if gate.role == "switch":
+            return other_labels(evaluation.flipped(gate), rules, verdict.label)
+        return would_flip(gate, evaluation.readings, rules, verdict.label)
+
     return Decision(
         epc=manifest.epc,
         id=manifest.id,
@@ -166,7 +229,7 @@ def _decision(
         rows_sha256=rows_sha256(measurements.rows),
         verdict=verdict,
         fired=tuple(gate.name for gate in gates if gate.role in ("override", "kill") and gate.truth is True),
-        gates=tuple(gate.result(would_flip(gate, gates, design.verdicts, verdict.label)) for gate in ordered),
+        gates=tuple(gate.result(flip(gate)) for gate in ordered),
         verdict_table=tuple((rule.text, rule.label) for rule in design.verdicts),
         analyses=analyses,
         arms=tuple(arm_summaries(design, measurements)),
@@ -184,46 +247,22 @@ def _decision(
     )
 
 
-def _missing_corners(
-    design: Design, measurements: Measurements, gates: Sequence[Evaluated]
-) -> Iterator[Evaluated]:  # fmt: skip
-    """Where missing scores were dropped: does the design say the same whatever they were?
-
-    Recomputed at two corners: every missing score of a treatment at the bottom of the scale and of a
-    control at the top, and the reverse. The gate exists only when an analysis that a gate of the
-    decision reads dropped something.
-    """
-    metrics = {metric.name: metric for metric in design.metrics}
-    read = {
-        leaf.analysis
-        for gate in design.gates
-        if gate.role in DECIDING or gate.role == "validity"
-        for leaf in leaves(gate.predicate)
-        if isinstance(leaf, Atom)
-    }
-    dropping = [analysis for analysis in design.analyses if metrics[analysis.metric].missing == "drop"]
-    dropped = [a.name for a in dropping if a.name in read and incomplete(a, measurements)]
-    if not dropped:
-        return
-    observed = label_of(design.verdicts, gates)
-    labels: dict[str, str] = {}
-    for corner, low_treatment in (("treatment low and control high", True), ("treatment high and control low", False)):
-        results: dict[str, AnalysisResult] = {}
-        for analysis in design.analyses:
-            low, high = (Fraction(repr(float(bound))) for bound in metrics[analysis.metric].scale)
-            fills = (low, high) if low_treatment else (high, low)
-            results[analysis.name] = analysis_result(
-                design, analysis, measurements, fills if analysis in dropping else (None, None)
+def _caveats(design: Design, evaluation: Evaluation) -> Iterator[str]:
+    """What a reader must know of the switches: which analysis is not the filtered one, or may not be."""
+    by_name = {gate.name: gate for gate in evaluation.gates}
+    metrics = {analysis.name: analysis.metric for analysis in design.analyses}
+    filters = {metric.name: metric.filter for metric in design.metrics}
+    for analysis, gate in governed(design).items():
+        switch = by_name[gate.name]
+        if switch.truth is None:
+            yield f"Caveat: {analysis} was read with and without its filter, because {switch.name} is unknown."
+        elif switch.truth:
+            holding = tuple(seen for seen in switch.observations if seen.truth) or switch.observations
+            why = reason(replace(switch, observations=holding), evaluation.results)
+            yield (
+                f"Caveat: {analysis} is computed on unfiltered scores, because {why}: completions that its filter"
+                f' "{filters[metrics[analysis]]}" would leave out count in it.'
             )
-        there = [evaluate_gate(gate, results) for gate in design.gates if gate.role != "follow_up"]
-        labels[corner] = label_of(design.verdicts, there)
-    yield Evaluated(
-        name="epc.missing_corners", role="validity", built_in=True,
-        truth=all(label == observed for label in labels.values()),
-        text="the verdict is the same at both extremes of the missing scores",
-        detail=f"missing scores were dropped in {', '.join(dropped)}: {observed} without them, "
-        + ", ".join(f"{label} with {corner}" for corner, label in labels.items()),
-    )  # fmt: skip
 
 
 def _trained_arms(design: Design, arms: Iterable[str]) -> list[tuple[int, ...]]:

@@ -17,14 +17,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Literal
 
 from epc.compiler.contract.manifest import Manifest, Step
 from epc.runtime import bundle as bundles
-from epc.runtime import journal, locking, registration
+from epc.runtime import freeze, journal, locking, registration
 from epc.runtime.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_STEP_FAILED, Fault
 from epc.runtime.progress import (
     Display,
@@ -60,8 +60,10 @@ class PlannedStep:
 
     step: Step
     state: State
-    """waits: it must run, and so must something it needs."""
+    """waits: it must run, and so must something it needs; or it may not run yet."""
     reason: str
+    frozen_first: tuple[str, ...] = ()
+    """Pending names that `epc freeze` must fill in before the step may run."""
 
 
 def plan(bundle: Path, until: str | None = None) -> list[PlannedStep]:
@@ -75,7 +77,7 @@ def plan(bundle: Path, until: str | None = None) -> list[PlannedStep]:
     planned: dict[str, PlannedStep] = {}
     for step in _wanted(manifest, until, bundle):
         waiting = [need for need in step.needs if planned[need].state != "done"]
-        planned[step.id] = _planned(bundle, step, waiting, earlier.get(step.id, ()), finished)
+        planned[step.id] = _held(_planned(bundle, step, waiting, earlier.get(step.id, ()), finished), manifest)
     return list(planned.values())
 
 
@@ -89,7 +91,8 @@ def run(
 ) -> int:
     """Run what is missing and return the exit code: 0, 1 (a step failed) or 130 (interrupted).
 
-    Raises Fault R0701 to R0707, R0711 and those of registration.
+    While built rows are pending, only what prepares them runs. Raises Fault R0701 to R0707, R0711,
+    R0761 and R0762 (content is to be frozen first), and those of registration.
     """
     planned = plan(bundle, until)
     if plan_only:
@@ -101,9 +104,12 @@ def run(
             "R0701", sys.executable, "Snakemake, which runs the steps, is not installed here",
             'pip install "epc-prereg[local]"',
         )  # fmt: skip
-    with _disk(bundle), _only_run(bundle):
+    with _disk(bundle), only_run(bundle):
+        freeze.require_external(bundle, manifest)
         cost = registration.needs_approval(manifest, bundle)
         if cost is not None:
+            for line in registration.cost_lines(manifest):
+                say(console, line)
             raise Fault(
                 "R0704", str(bundle / "plan.md"), f"this registration needs an approval: {cost}",
                 f"epc approve {bundle}, then epc run again",
@@ -117,11 +123,16 @@ def run(
             say(console, f"deviation: {deviation.text}", style="yellow")
             for change in deviation.changes:
                 say(console, f"  {change}", style="yellow")
-        missing = [entry for entry in planned if entry.state != "done"]
-        if not missing:
+        held = [entry.step.id for entry in planned if entry.frozen_first]
+        missing = [entry for entry in planned if entry.state != "done" and not entry.frozen_first]
+        if missing:
+            code = _execute(bundle, planned, missing, cores, console)
+            if code != EXIT_OK:
+                return code
+        elif not held:
             say(console, f"nothing to run: all {len(planned)} steps are finished")
-            return EXIT_OK
-        return _execute(bundle, planned, missing, cores, console)
+        freeze.require_built(bundle, manifest, held)
+        return EXIT_OK
 
 
 def print_plan(console: Console, planned: Sequence[PlannedStep]) -> None:
@@ -132,6 +143,9 @@ def print_plan(console: Console, planned: Sequence[PlannedStep]) -> None:
         say(console, f"{entry.state:<5}  {entry.step.id:<{width}}  {entry.reason}", style=style)
     count = sum(entry.state != "done" for entry in planned)
     say(console, f"{count} of {len(planned)} steps must run")
+    names = dict.fromkeys(name for entry in planned for name in entry.frozen_first)
+    if names:
+        say(console, f"epc freeze must fill in first: {', '.join(names)}")
 
 
 # What must run -------------------------------------------------------------------------------
@@ -184,6 +198,16 @@ def _planned(
     else:
         reason = "never run"
     return PlannedStep(step=step, state=state, reason=reason)
+
+
+def _held(entry: PlannedStep, manifest: Manifest) -> PlannedStep:
+    """The entry as waiting for `epc freeze`, where it does."""
+    names = freeze.awaited(manifest, entry.step) if entry.state != "done" else ()
+    if not names:
+        return entry
+    more = f" and {len(names) - SHOWN_CHANGES} more" if len(names) > SHOWN_CHANGES else ""
+    reason = f"waits for epc freeze of {', '.join(names[:SHOWN_CHANGES])}{more}"
+    return replace(entry, state="waits", reason=reason, frozen_first=names)
 
 
 def _what_changed(step: Step, earlier: Sequence[FinishRecord]) -> tuple[str, str] | None:
@@ -261,8 +285,8 @@ def _refuse_damage(bundle: Path, planned: Sequence[PlannedStep]) -> None:
 
 
 @contextmanager
-def _only_run(bundle: Path) -> Iterator[None]:
-    """Hold the bundle's lock. Raises Fault R0702 when another `epc run` has it."""
+def only_run(bundle: Path) -> Iterator[None]:
+    """Hold the bundle's lock. Raises Fault R0702 when an `epc run` or `epc freeze` has it."""
     file = bundle / ".lock"
     try:
         handle = locking.acquire(file)
@@ -330,7 +354,9 @@ def _execute(
     elapsed = clock(time.monotonic() - began)
     left = [entry for entry in missing if read_record(bundle, entry.step) is None]
     if not left:
-        say(console, f"all {len(planned)} steps are finished, {len(missing)} of them now, in {elapsed}", style="bold")
+        able = [entry for entry in planned if not entry.frozen_first]
+        which = "steps" if len(able) == len(planned) else "steps that need not wait"
+        say(console, f"all {len(able)} {which} are finished, {len(missing)} of them now, in {elapsed}", style="bold")
         return EXIT_OK
     if signals:
         say(console, f"interrupted after {elapsed}: finished steps are kept; epc run goes on from here", style="bold")
@@ -404,7 +430,8 @@ def _watch(
     console: Console,
 ) -> int:
     """Show what happens until the engine ends; on a signal end it, on a second one at once."""
-    scene = _Scene(bundle=bundle, before=before, total=len(planned), done=len(planned) - len(missing))
+    done = sum(entry.state == "done" for entry in planned)
+    scene = _Scene(bundle=bundle, before=before, total=len(planned), done=done)
     engine_lines = Tail(bundle / "logs" / ENGINE_LOG)
     answered = 0
     deadline = float("inf")

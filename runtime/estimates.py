@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import assert_never
 
-from epc.compiler.contract.decision import AnalysisResult, ArmSummary, Threshold
+from epc.compiler.contract.decision import AnalysisResult, ArmCounts, ArmSummary, Slice, Threshold
 from epc.compiler.contract.logic import Atom, leaves
 from epc.compiler.contract.manifest import Analysis, Design, Metric
-from epc.runtime.measurements import Measurements, Unit
-from epc.runtime.statistics import Estimate, InapplicableError, analyse
+from epc.runtime.measurements import Cells, Measurements, Unit
+from epc.runtime.statistics import Estimate, InapplicableError, analyse, interval_tail
 from epc.runtime.wording import count
 
 
@@ -21,31 +22,66 @@ def arms_of(analysis: Analysis) -> list[str]:
     return [analysis.arm] if analysis.arm is not None else []
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Arm:
+    """One arm of an analysis: its units, and the value of each that has one."""
+
+    name: str
+    seeds: tuple[int, ...]
+    units: Mapping[str, Unit]
+    """Of the units that the analysis expects, those with rows."""
+    values: Mapping[str, Fraction]
+
+    def emptied(self, unit: str) -> bool:
+        return unit in self.units and self.units[unit].emptied(self.seeds)
+
+    def counts(self, expected: Sequence[str]) -> ArmCounts:
+        n = sum(unit.n for unit in self.units.values())
+        missing = sum(unit.n_missing for unit in self.units.values())
+        filtered = sum(unit.n_filtered for unit in self.units.values())
+        return ArmCounts(
+            condition=self.name, n=n, n_missing=missing, n_filtered=filtered,
+            n_units_emptied=sum(self.emptied(unit) for unit in expected),
+            missing_rate=_share(missing, n + filtered + missing), drop_rate=_share(filtered, n + filtered),
+        )  # fmt: skip
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
 def analysis_result(
-    design: Design, analysis: Analysis, measurements: Measurements, fills: Sequence[Fraction | None] = (None, None)
+    design: Design,
+    analysis: Analysis,
+    measurements: Measurements,
+    fills: Sequence[Fraction | None] = (None, None),
+    *,
+    variant: Slice | None = None,
 ) -> AnalysisResult:
     """One registered analysis, unknown with its reason where it cannot be computed.
 
     `fills` are the scores that stand for missing ones in the treatment and in the control, None to drop.
+    `variant` is given for an analysis that a switch governs: which scores it reads, and part of its name.
     """
     metric = next(metric for metric in design.metrics if metric.name == analysis.metric)
-    arms = arms_of(analysis)
-    cells = [measurements.cells.get((metric.name, arm), {}) for arm in arms]
-    values = _unit_values(design, metric, arms, measurements, fills=fills[: len(arms)])
-    expected = measurements.units(metric.name)
-    complete = [unit for unit in expected if all(unit in arm for arm in values)]
-    kept = [{unit: arm[unit] for unit in complete} for arm in values]
-    n_missing = sum(unit.n_missing for cell in cells for unit in cell.values())
-    because = _unknown_because(metric, arms, cells, n_missing, len(expected) - len(complete))
+    expected = _expected(design, analysis, measurements)
+    cells = measurements.unfiltered if variant == "unfiltered" else measurements.cells
+    arms = list(_arms(design, analysis, metric, cells, expected, fills))
+    complete = [unit for unit in expected if all(unit in arm.values for arm in arms)]
+    kept = [{unit: arm.values[unit] for unit in complete} for arm in arms]
+    emptied = [unit for unit in expected if any(arm.emptied(unit) for arm in arms)]
+    missing = [unit for unit in expected if any(unit not in arm.values and not arm.emptied(unit) for arm in arms)]
+    counts = tuple(arm.counts(expected) for arm in arms)
+    n_missing = sum(arm.n_missing for arm in counts)
+    because = _unknown_because(metric, arms, n_missing, units_missing=len(missing), units_emptied=len(emptied))
     estimate: Estimate | None = None
     if because is None:
         try:
             estimate = analyse(analysis, metric, kept[0], kept[1] if analysis.contrast is not None else None)
         except InapplicableError as error:
             because = str(error)
-    two_sided = analysis.side == "two_sided"
     return AnalysisResult(
-        name=analysis.name,
+        name=analysis.name if variant is None else f"{analysis.name}.{variant}",
         metric=metric.name,
         contrast=analysis.contrast,
         arm=analysis.arm,
@@ -58,18 +94,56 @@ def analysis_result(
         scale=metric.scale,
         unit=metric.unit,
         n_units=len(complete),
-        n_samples=sum(cell[unit].n for cell in cells for unit in complete if unit in cell),
+        n_samples=sum(arm.units[unit].n for arm in arms for unit in complete if unit in arm.units),
         n_missing=n_missing,
-        n_units_missing=len(expected) - len(complete),
+        n_units_missing=len(missing),
+        n_units_emptied=len(set(emptied) - set(missing)),
+        arms=counts,
+        subset=analysis.subset,
+        filter=None if variant == "unfiltered" else metric.filter,
+        variant_of=None if variant is None else analysis.name,
+        variant=variant,
         mean_treatment=_mean(kept[0].values()),
         mean_control=_mean(kept[1].values()) if analysis.contrast is not None else None,
         statistics={**estimate.statistics} if estimate else dict.fromkeys(_statistics(analysis)),
-        ci_level=estimate.ci_level if estimate else float(1 - Fraction(repr(analysis.alpha)) * (1 if two_sided else 2)),
+        ci_level=estimate.ci_level if estimate else float(1 - 2 * interval_tail(analysis)),
         sd=estimate.sd if estimate else None,
         skewness=estimate.skewness if estimate else None,
         unknown_because=because,
         thresholds=tuple(_thresholds(design, analysis.name)),
     )
+
+
+def _expected(design: Design, analysis: Analysis, measurements: Measurements) -> list[str]:
+    """Units that every arm should have: all that any arm has, or those of the registered subset."""
+    if analysis.subset is not None:
+        return sorted(design.subsets[analysis.subset])
+    return measurements.units(analysis.metric)
+
+
+def _arms(
+    design: Design, analysis: Analysis, metric: Metric, cells: Cells, expected: Sequence[str],
+    fills: Sequence[Fraction | None],
+) -> Iterator[_Arm]:  # fmt: skip
+    for name, fill in zip(arms_of(analysis), fills, strict=False):
+        cell = cells.get((metric.name, name), {})
+        seeds = _seeds(design, name)
+        yield _Arm(
+            name=name, seeds=seeds, units={unit: cell[unit] for unit in expected if unit in cell},
+            values=_values(cell, expected, seeds, fill),
+        )  # fmt: skip
+
+
+def _seeds(design: Design, condition: str) -> tuple[int, ...]:
+    return next(c.seeds for c in design.conditions if c.name == condition)
+
+
+def _values(
+    cell: Mapping[str, Unit], expected: Iterable[str], seeds: Sequence[int], fill: Fraction | None = None
+) -> dict[str, Fraction]:
+    """Unit -> mean over the arm's training seeds; a unit that lacks one is left out, unless filled."""
+    found = {unit: cell.get(unit, Unit(rows={})).value(seeds, fill) for unit in expected}
+    return {unit: value for unit, value in found.items() if value is not None}
 
 
 def _statistics(analysis: Analysis) -> tuple[str, ...]:
@@ -80,46 +154,37 @@ def _statistics(analysis: Analysis) -> tuple[str, ...]:
 
 
 def _unknown_because(
-    metric: Metric, arms: Sequence[str], cells: Sequence[Mapping[str, Unit]], n_missing: int, units_missing: int
+    metric: Metric, arms: Sequence[_Arm], n_missing: int, *, units_missing: int, units_emptied: int
 ) -> str | None:
     """Why the metric's data allow no analysis of these arms; None when they do."""
-    absent = [arm for arm, cell in zip(arms, cells, strict=True) if not cell]
+    absent = [arm.name for arm in arms if not arm.units]
     if absent:
         return f"there is no measurement of {metric.name} in {' and '.join(dict.fromkeys(absent))}"
+    named = " and ".join(arm.name for arm in arms)
     match metric.missing:
         case "fail":
             if n_missing or units_missing:
                 return (
                     f"{metric.name} declares `missing: fail`, and {count(n_missing, 'sample')} and"
-                    f" {count(units_missing, metric.unit)} are missing in {' and '.join(arms)}"
+                    f" {count(units_missing, metric.unit)} are missing in {named}"
                 )
-            return None
         case "drop":
-            return None
+            pass
         case _:
             assert_never(metric.missing)
-
-
-def _unit_values(
-    design: Design,
-    metric: Metric,
-    arms: Sequence[str],
-    measurements: Measurements,
-    *,
-    fills: Sequence[Fraction | None],
-) -> list[dict[str, Fraction]]:
-    """Per arm, unit -> mean over the arm's training seeds; a unit that lacks one is left out, unless filled."""
-    seeds = {condition.name: condition.seeds for condition in design.conditions}
-    found: list[dict[str, Fraction]] = []
-    for arm, fill in zip(arms, fills, strict=True):
-        cell = measurements.cells.get((metric.name, arm), {})
-        values: dict[str, Fraction] = {}
-        for name in measurements.units(metric.name):
-            value = cell.get(name, Unit(rows={})).value(seeds[arm], fill)
-            if value is not None:
-                values[name] = value
-        found.append(values)
-    return found
+    match metric.empty:
+        case "fail":
+            if units_emptied:
+                left = "is" if units_emptied == 1 else "are"
+                return (
+                    f"{metric.name} declares `empty: fail`, and {count(units_emptied, metric.unit)} {left} left without a"
+                    f" completion by the filter `{metric.filter}` in {named}"
+                )
+        case "drop":
+            pass
+        case _:
+            assert_never(metric.empty)
+    return None
 
 
 def _mean(values: Iterable[Fraction]) -> float | None:
@@ -143,11 +208,13 @@ def _thresholds(design: Design, analysis: str) -> Iterator[Threshold]:
 def arm_summaries(design: Design, measurements: Measurements) -> Iterator[ArmSummary]:
     """One summary per metric and condition that has rows, in the order of the registration."""
     for metric in design.metrics:
+        expected = measurements.units(metric.name)
         for condition in design.conditions:
             cell = measurements.cells.get((metric.name, condition.name))
             if cell is None:
                 continue
-            (values,) = _unit_values(design, metric, [condition.name], measurements, fills=[None])
+            values = _values(cell, expected, condition.seeds)
+            without = _values(measurements.unfiltered.get((metric.name, condition.name), {}), expected, condition.seeds)
             rows = [row for unit in cell.values() for row in unit.rows.values()]
             n = sum(row.n for row in rows)
             score = sum((Fraction(row.total, row.denominator) for row in rows), Fraction(0))
@@ -158,15 +225,20 @@ def arm_summaries(design: Design, measurements: Measurements) -> Iterator[ArmSum
                 n_units=len(values),
                 n_samples=n,
                 n_missing=sum(row.n_missing for row in rows),
+                n_filtered=sum(row.n_filtered for row in rows),
                 mean=_mean(values.values()),
                 sample_mean=float(score / n) if n else None,
+                mean_unfiltered=_mean(without.values()),
             )
 
 
-def incomplete(analysis: Analysis, measurements: Measurements) -> bool:
-    """Whether an arm of the analysis has rows but lacks a unit or a score."""
-    expected = measurements.units(analysis.metric)
-    cells = [measurements.cells.get((analysis.metric, arm), {}) for arm in arms_of(analysis)]
-    return all(cells) and any(
-        unit not in cell or cell[unit].n_missing > 0 or cell[unit].n == 0 for cell in cells for unit in expected
+def incomplete(design: Design, analysis: Analysis, measurements: Measurements) -> bool:
+    """Whether an arm of the analysis has rows but lacks a unit or a score. What a filter leaves out is not missing."""
+    metric = next(metric for metric in design.metrics if metric.name == analysis.metric)
+    expected = _expected(design, analysis, measurements)
+    arms = list(_arms(design, analysis, metric, measurements.cells, expected, (None, None)))
+    return all(arm.units for arm in arms) and any(
+        unit not in arm.units or arm.units[unit].n_missing > 0 or (unit not in arm.values and not arm.emptied(unit))
+        for arm in arms
+        for unit in expected
     )

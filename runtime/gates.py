@@ -30,57 +30,66 @@ class Evaluated:
         )  # fmt: skip
 
 
-def evaluate_gate(gate: Gate, results: Mapping[str, AnalysisResult]) -> Evaluated:
-    """A declared gate with its atoms as observed; an atom of an unknown statistic is unknown."""
+def evaluate_gate(gate: Gate, *readings: Mapping[str, AnalysisResult]) -> Evaluated:
+    """A declared gate with its atoms as observed; an atom of an unknown statistic is unknown.
 
-    def leaf(node: Atom | Name) -> Truth:
-        if isinstance(node, Name):
-            raise TypeError("a gate compares statistics, it does not name gates")
-        return compare(results[node.analysis].statistics.get(node.statistic), node.operator, node.constant)
-
+    Each reading holds every analysis by name. There are several where a switch is unknown: then the gate
+    is true or false only where it is so in all of them, and shows what each observed.
+    """
     atoms = [node for node in leaves(gate.predicate) if isinstance(node, Atom)]
-    truth = evaluate(gate.predicate, leaf)
-    details = dict.fromkeys(
-        f"{atom.analysis} is unknown: {why}" for atom in atoms if (why := results[atom.analysis].unknown_because)
-    )
+    truths = {_truth(gate, results) for results in readings}
+    truth = truths.pop() if len(truths) == 1 else None
+    read = list(dict.fromkeys((atom, results[atom.analysis].name) for atom in atoms for results in readings))
+    named = {result.name: result for results in readings for result in results.values()}
+    details = dict.fromkeys(f"{name} is unknown: {why}" for _, name in read if (why := named[name].unknown_because))
     if gate.role == "prediction":
         details = dict.fromkeys([_hit(truth), *details])
     return Evaluated(
         name=gate.name, role=gate.role, text=gate.text, truth=truth, say=gate.say, detail="; ".join(details),
         observations=tuple(
             Observation(
-                text=_atom_text(atom),
-                value=results[atom.analysis].statistics.get(atom.statistic),
-                truth=leaf(atom),
-                n=results[atom.analysis].n_units,
+                text=_atom_text(atom, name),
+                value=(value := named[name].statistics.get(atom.statistic)),
+                truth=compare(value, atom.operator, atom.constant),
+                n=named[name].n_units,
             )
-            for atom in atoms
+            for atom, name in read
         ),
     )  # fmt: skip
+
+
+def _truth(gate: Gate, results: Mapping[str, AnalysisResult]) -> Truth:
+    def leaf(node: Atom | Name) -> Truth:
+        if isinstance(node, Name):
+            raise TypeError("a gate compares statistics, it does not name gates")
+        return compare(results[node.analysis].statistics.get(node.statistic), node.operator, node.constant)
+
+    return evaluate(gate.predicate, leaf)
 
 
 def _hit(truth: Truth) -> str:
     return "HIT" if truth else "UNKNOWN" if truth is None else "MISS"
 
 
-def _atom_text(atom: Atom) -> str:
+def _atom_text(atom: Atom, analysis: str) -> str:
+    """`analysis` is the name under which the result is printed: that of a variant where a switch is unknown."""
     if atom.statistic == "reject" and atom.operator == "==" and atom.constant == 1:
-        return f"{atom.analysis}.{atom.statistic}"
-    return f"{atom.analysis}.{atom.statistic} {atom.operator} {_constant(atom.constant)}"
+        return f"{analysis}.{atom.statistic}"
+    return f"{analysis}.{atom.statistic} {atom.operator} {_constant(atom.constant)}"
 
 
 def _constant(value: float) -> str:
     return repr(float(value)).removesuffix(".0")
 
 
-def evaluate_follow_up(gate: Gate, results: Mapping[str, AnalysisResult], reached: VerdictClass) -> Evaluated:
+def evaluate_follow_up(gate: Gate, reached: VerdictClass, *readings: Mapping[str, AnalysisResult]) -> Evaluated:
     """A follow-up gate is read after the verdict it waits for, and feeds nothing back."""
     if gate.on and reached not in gate.on:
         return Evaluated(
             name=gate.name, role=gate.role, text=gate.text, truth=None, say=gate.say,
             detail=f"not read: it is for {' or '.join(gate.on)} only",
         )  # fmt: skip
-    return evaluate_gate(gate, results)
+    return evaluate_gate(gate, *readings)
 
 
 def reason(gate: Evaluated, results: Mapping[str, AnalysisResult]) -> str:
@@ -92,7 +101,7 @@ def reason(gate: Evaluated, results: Mapping[str, AnalysisResult]) -> str:
 
 def _observed(observation: Observation, results: Mapping[str, AnalysisResult]) -> str:
     statistic, _, comparison = observation.text.partition(" ")
-    result = results[statistic.partition(".")[0]]
+    result = results[statistic.rpartition(".")[0]]
     if observation.value is None:
         why = result.unknown_because or f"{result.method} does not define it"
         return f"{observation.text} is unknown: {why}"

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from epc.compiler.contract.canonical import json_lines, sha256_file, sha256_json
-from epc.compiler.contract.rows import JudgementRow, MeasurementRow, Mode, SampleRow
+from epc.compiler.contract.logic import compare
+from epc.compiler.contract.rows import JudgementRow, MeasurementRow, Mode, OfCompletion, SampleRow
 from epc.runtime import data
 from epc.runtime.errors import Fault
+from epc.runtime.measurements import ALL, UNFILTERED
+from epc.runtime.step import RECORD, FinishRecord
+from epc.runtime.wording import count
 
 Arm = tuple[str, int, str]
 """(condition, training seed, condition key)."""
@@ -40,6 +45,29 @@ def sample_rows(bundle: Path, folder: Path) -> list[SampleRow]:
                     "R0362", f"{file}:{number}", f"this is no sample row: {error.errors()[0]['msg']}", remedy
                 ) from None
     return rows
+
+
+def judgement_rows(folder: Path) -> list[JudgementRow]:
+    """The final judgements of a judge step, as its finish record knows them.
+
+    Raises Fault R0365 when they are missing, altered since, or no judgement rows.
+    """
+    file = folder / "judgements.jsonl"
+    remedy = f"delete {folder}, then run again: replies that are kept are not asked for again"
+    if not file.exists():
+        raise Fault("R0365", str(file), "the judgements are missing", remedy)
+    record = FinishRecord.model_validate_json((folder / RECORD).read_text(encoding="utf-8"))
+    if sha256_file(file) != record.outputs.get(file.name):
+        raise Fault("R0365", str(file), "the judgements were altered after they were made", remedy)
+    rows: list[JudgementRow] = []
+    for number, line in enumerate(json_lines(file.read_text(encoding="utf-8")), start=1):
+        try:
+            rows.append(JudgementRow.model_validate_json(line))
+        except ValidationError as error:
+            raise Fault(
+                "R0365", f"{file}:{number}", f"this is no judgement row: {error.errors()[0]['msg']}", remedy
+            ) from None
+    return [row for row in rows if row.final]
 
 
 def item_rows(folder: Path) -> list[dict[str, Any]]:
@@ -96,20 +124,108 @@ def _require_every_arm(found: set[tuple[str, int]], arms: Sequence[Arm], metric:
 
 def by_prompt(judgements: Iterable[JudgementRow], metric: str) -> list[MeasurementRow]:
     """Hits and samples of every prompt."""
+    return [
+        _unit_row(rows, metric=metric, of=ALL, scores=[int(row.fields["match"] is True) for row in _scored(rows)])
+        for rows in _by_unit(judgements)
+    ]
+
+
+def by_judge(
+    samples: Sequence[SampleRow], judgements: Sequence[JudgementRow], metric: Mapping[str, Any], *, arms: Sequence[Arm]
+) -> list[MeasurementRow]:
+    """What a judge said about the completions of the metric's sample set, in total per prompt.
+
+    `judgements` are final ones, of any judge and set. A completion whose judgement is not `scored` is
+    missing. With `keep`, slice `all` counts in n_filtered the scored completions that it leaves out,
+    and slice `unfiltered` holds the same metric over all of them.
+
+    Raises Fault R0364 when an arm has no completion in the set, R0366 when a completion has not exactly
+    one judgement, R0367 when a reply lacks a field that the metric reads.
+    """
+    chosen = [row for row in samples if row.set == metric["source"]]
+    _require_every_arm({(row.condition, row.seed) for row in chosen}, arms, metric)
+    judged = [row for row in judgements if (row.judge, row.set) == (metric["judge"], metric["source"])]
+    _require_one_judgement_each(chosen, judged, metric)
+    keep = metric["keep"]
+    measured: list[MeasurementRow] = []
+    for rows in _by_unit(judged):
+        scored = _scored(rows)
+        scores = [_score(row, metric["score"], metric) for row in scored]
+        if keep is None:
+            measured.append(_unit_row(rows, metric=metric["name"], of=ALL, scores=scores))
+            continue
+        kept = [score for row, score in zip(scored, scores, strict=True) if _score(row, keep, metric)]
+        measured.append(_unit_row(rows, metric=metric["name"], of=ALL, scores=kept))
+        measured.append(_unit_row(rows, metric=metric["name"], of=UNFILTERED, scores=scores))
+    return measured
+
+
+def _identity(row: OfCompletion) -> tuple[str, str, int, str, str, int, int]:
+    return (row.condition, row.condition_key, row.seed, row.set, row.item, row.turn, row.index)
+
+
+def _require_one_judgement_each(
+    samples: Sequence[SampleRow], judgements: Sequence[JudgementRow], metric: Mapping[str, Any]
+) -> None:
+    times = Counter(_identity(row) for row in judgements)
+    completions = {_identity(row) for row in samples}
+    kinds = {
+        "no judgement": sorted(completions - times.keys()),
+        "more than one final judgement": sorted(identity for identity, number in times.items() if number > 1),
+        "a judgement and no completion": sorted(times.keys() - completions),
+    }
+    wrong = {kind: found for kind, found in kinds.items() if found}
+    if not wrong:
+        return
+    told = []
+    for kind, found in wrong.items():
+        condition, _, seed, _, item, turn, index = found[0]
+        first = f"{condition}, seed {seed}, prompt {item}, turn {turn}, sample {index}"
+        told.append(f"{kind} for {count(len(found), 'completion')}, the first: {first}")
+    raise Fault(
+        "R0366", f"{metric['name']} (judge {metric['judge']}, {metric['source']})", "; ".join(told),
+        f"delete the folder of step judge-{metric['judge']}, then run again: each completion is judged once, and a hole"
+        " is never a zero",
+    )  # fmt: skip
+
+
+def _score(row: JudgementRow, comparison: Mapping[str, Any], metric: Mapping[str, Any]) -> int:
+    """A field of the reply as an integer, or with an operator 1 where the comparison holds and 0 where not."""
+    value = row.fields.get(comparison["field"])
+    if not isinstance(value, int):  # bool is one: yes is 1
+        told = "lacks it" if value is None else f"has {value!r}"
+        raise Fault(
+            "R0367", f"{metric['name']} (judge {metric['judge']})",
+            f"the score reads field {comparison['field']!r} as a number, and the judgement of {row.condition}, seed"
+            f" {row.seed}, prompt {row.item}, sample {row.index} {told}",
+            "the judge's `output` must declare the field; compile again and run",
+        )  # fmt: skip
+    if "operator" not in comparison:
+        return int(value)
+    return int(compare(int(value), comparison["operator"], comparison["constant"]) is True)
+
+
+def _scored(rows: Sequence[JudgementRow]) -> list[JudgementRow]:
+    return [row for row in rows if row.outcome == "scored"]
+
+
+def _by_unit(judgements: Iterable[JudgementRow]) -> Iterator[list[JudgementRow]]:
+    """Judgements of one prompt in one arm and training seed, sorted by these."""
     groups: dict[tuple[str, str, int, str], list[JudgementRow]] = {}
     for row in judgements:
         groups.setdefault((row.condition, row.condition_key, row.seed, row.item), []).append(row)
-    measured: list[MeasurementRow] = []
-    for (condition, key, seed, item), rows in sorted(groups.items()):
-        scored = [row for row in rows if row.outcome == "scored"]
-        hits = sum(row.fields["match"] is True for row in scored)
-        measured.append(
-            MeasurementRow(
-                mode=rows[0].mode, condition=condition, condition_key=key, seed=seed, metric=metric, unit=item, n=len(scored),
-                n_missing=len(rows) - len(scored), total=hits, value=hits / len(scored) if scored else None,
-            )
-        )  # fmt: skip
-    return measured
+    for _, rows in sorted(groups.items()):
+        yield rows
+
+
+def _unit_row(rows: Sequence[JudgementRow], *, metric: str, of: str, scores: Sequence[int]) -> MeasurementRow:
+    """One unit from all its judgements and the scores that count; scored ones that do not count were filtered."""
+    first, scored, n, total = rows[0], len(_scored(rows)), len(scores), sum(scores)
+    return MeasurementRow(
+        mode=first.mode, condition=first.condition, condition_key=first.condition_key, seed=first.seed, metric=metric,
+        slice=of, unit=first.item, n=n, n_missing=len(rows) - scored, n_filtered=scored - n, total=total,
+        value=total / n if n else None,
+    )  # fmt: skip
 
 
 def by_item(

@@ -16,7 +16,9 @@ from epc.runtime.errors import Fault
 
 MEASUREMENTS = "measurements.jsonl"
 ALL = "all"
-"""The slice that analyses read; other slices are descriptive."""
+"""The slice that analyses read: what the metric's filter keeps, or everything where it has none."""
+UNFILTERED = "unfiltered"
+"""The same metric without its filter, which an analysis reads where a switch says so. Other slices are descriptive."""
 SHOWN = 10
 """Problems of a file that are spelled out."""
 VALUE_TOLERANCE = 1e-9
@@ -42,9 +44,9 @@ def read_measurements(file: Path, manifest: Manifest) -> tuple[MeasurementRow, .
         raise Fault(
             "R0502", str(file), f"the measurement rows cannot be read: {reason}", _remedy(file)
         ) from None  # fmt: skip
-    rows: list[MeasurementRow] = []
     problems: list[Problem] = []
     seen: dict[tuple[str, int, str, str, str], int] = {}
+    read: list[tuple[int, MeasurementRow]] = []
     whole, _, rest = text.rpartition("\n")
     for number, line in enumerate(whole.split("\n") if whole else [], start=1):
         try:
@@ -58,7 +60,8 @@ def read_measurements(file: Path, manifest: Manifest) -> tuple[MeasurementRow, .
             found.append(f"a second row for {' / '.join(map(str, identity))}, which line {seen[identity]} has")
         seen.setdefault(identity, number)
         problems += [Problem(line=number, text=problem) for problem in found]
-        rows.append(row)
+        read.append((number, row))
+    problems += _filter_problems(read)
     if rest:
         problems.append(
             Problem(
@@ -66,8 +69,8 @@ def read_measurements(file: Path, manifest: Manifest) -> tuple[MeasurementRow, .
             )
         )
     if problems:
-        raise _fault(file, problems)
-    return tuple(rows)
+        raise _fault(file, sorted(problems, key=lambda problem: problem.line))
+    return tuple(row for _, row in read)
 
 
 def _shape_problems(error: ValidationError) -> Iterator[str]:
@@ -108,6 +111,8 @@ def _meaning_problems(row: MeasurementRow, manifest: Manifest) -> Iterator[str]:
         yield f"training seed {row.seed} of {row.condition} is not in the manifest, which has {known}"
     counts = {"n": row.n, "n_missing": row.n_missing, "n_filtered": row.n_filtered}
     yield from (f"{name} is {count}, below 0" for name, count in counts.items() if count < 0)
+    if metric is not None and metric.filter is None and row.n_filtered > 0:
+        yield f"n_filtered is {row.n_filtered}, but {row.metric} has no registered filter"
     if row.denominator < 1:
         yield f"denominator is {row.denominator}, below 1"
         return
@@ -128,6 +133,27 @@ def _meaning_problems(row: MeasurementRow, manifest: Manifest) -> Iterator[str]:
     mean = float(score / row.n)
     if row.value is None or abs(row.value - mean) > VALUE_TOLERANCE * max(1.0, abs(mean)):
         yield f"value is {row.value}, but total / denominator / n is {mean:.12g}"
+
+
+def _filter_problems(read: Sequence[tuple[int, MeasurementRow]]) -> Iterator[Problem]:
+    """A filter moves completions from n to n_filtered: without it, the same ones are scored and missing."""
+    kept = {_unit_identity(row): row for _, row in read if row.slice == ALL}
+    for line, row in read:
+        other = kept.get(_unit_identity(row)) if row.slice == UNFILTERED else None
+        if other is None:
+            continue
+        with_filter = (other.n + other.n_filtered, other.n_missing)
+        if row.n_filtered or with_filter != (row.n, row.n_missing):
+            yield Problem(
+                line=line,
+                text=f"{row.metric} in {row.condition} / {row.unit} has {row.n} scored, {row.n_missing} missing and"
+                f" {row.n_filtered} filtered without its filter, but {other.n} scored, {other.n_missing} missing and"
+                f" {other.n_filtered} filtered with it",
+            )
+
+
+def _unit_identity(row: MeasurementRow) -> tuple[str, int, str, str]:
+    return (row.condition, row.seed, row.metric, row.unit)
 
 
 def _names(names: Iterator[str]) -> str:
@@ -173,17 +199,27 @@ class Unit:
     def n_missing(self) -> int:
         return sum(row.n_missing for row in self.rows.values())
 
+    @property
+    def n_filtered(self) -> int:
+        return sum(row.n_filtered for row in self.rows.values())
+
+    def emptied(self, seeds: Sequence[int]) -> bool:
+        """Whether there is no value because of the filter alone: every seed without a score is there and emptied."""
+        blank = [self.rows.get(seed) for seed in seeds if seed not in self.rows or self.rows[seed].n == 0]
+        return bool(blank) and all(row is not None and _emptied(row) for row in blank)
+
     def value(self, seeds: Sequence[int], fill: Fraction | None = None) -> Fraction | None:
         """Mean over seeds of total / denominator / n, exact; None where a seed has no score.
 
-        With `fill`, every missing sample, and every seed without a row, has that score instead.
+        With `fill`, every missing sample, and every seed without a row, has that score instead. What the
+        filter left out stays out: it is known.
         """
         means: list[Fraction] = []
         for seed in seeds:
             row = self.rows.get(seed)
             n = 0 if row is None else row.n
             score = Fraction(0) if row is None else Fraction(row.total, row.denominator)
-            if fill is not None:
+            if fill is not None and not (row is not None and _emptied(row)):
                 filled = row.n_missing if row is not None and row.n + row.n_missing > 0 else 1
                 n, score = n + filled, score + fill * filled
             if n == 0:
@@ -192,13 +228,25 @@ class Unit:
         return sum(means, Fraction(0)) / len(means)
 
 
+def _emptied(row: MeasurementRow) -> bool:
+    """The filter left nothing, and nothing is missing that it could have kept."""
+    return row.n == 0 and row.n_missing == 0 and row.n_filtered > 0
+
+
+Cells = Mapping[tuple[str, str], Mapping[str, Unit]]
+"""(metric, condition) -> unit name -> unit."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measurements:
-    """Rows of slice `all`, by (metric, condition) and unit name."""
+    """Rows by (metric, condition) and unit name."""
 
     rows: tuple[MeasurementRow, ...]
-    """Every row, other slices included."""
-    cells: Mapping[tuple[str, str], Mapping[str, Unit]]
+    """Every row, of whatever slice."""
+    cells: Cells
+    """Slice `all`."""
+    unfiltered: Cells
+    """Slice `unfiltered`, of metrics with a filter."""
 
     def units(self, metric: str) -> list[str]:
         """Names of all units that any arm has for this metric, sorted."""
@@ -207,11 +255,12 @@ class Measurements:
 
 def group(rows: Sequence[MeasurementRow]) -> Measurements:
     """Rows as units with their seeds."""
+    return Measurements(rows=tuple(rows), cells=_cells(rows, ALL), unfiltered=_cells(rows, UNFILTERED))
+
+
+def _cells(rows: Sequence[MeasurementRow], of: str) -> Cells:
     cells: dict[tuple[str, str], dict[str, dict[int, MeasurementRow]]] = {}
     for row in rows:
-        if row.slice == ALL:
+        if row.slice == of:
             cells.setdefault((row.metric, row.condition), {}).setdefault(row.unit, {})[row.seed] = row
-    return Measurements(
-        rows=tuple(rows),
-        cells={cell: {name: Unit(rows=seeds) for name, seeds in units.items()} for cell, units in cells.items()},
-    )
+    return {cell: {name: Unit(rows=seeds) for name, seeds in units.items()} for cell, units in cells.items()}

@@ -170,6 +170,15 @@ def adapter_norm(adapter: Path) -> float:
     return float(total.clamp(min=0).sqrt())
 
 
+def refuse_empty(adapter: Path) -> None:
+    """Raise Fault R0307 for an adapter that cannot be read, R0308 for one that changes nothing."""
+    if adapter_norm(adapter) == 0.0:
+        raise Fault(
+            "R0308", str(adapter), "the adapter is empty: all its updates are zero",
+            "train it again; an arm with an empty adapter is the base model under another name",
+        )  # fmt: skip
+
+
 def load_arm(model_dir: Path, adapter: Path | None, *, dtype: str) -> PreTrainedModel:
     """The model of one arm, in evaluation mode: the base, or a fresh copy with the adapter merged into it.
 
@@ -180,11 +189,8 @@ def load_arm(model_dir: Path, adapter: Path | None, *, dtype: str) -> PreTrained
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, GenerationConfig
 
-    if adapter is not None and adapter_norm(adapter) == 0.0:
-        raise Fault(
-            "R0308", str(adapter), "the adapter is empty: all its updates are zero",
-            "train it again; an arm with an empty adapter is the base model under another name",
-        )  # fmt: skip
+    if adapter is not None:
+        refuse_empty(adapter)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model: Any = AutoModelForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, dtype))
     stop = model.generation_config.eos_token_id

@@ -2,7 +2,8 @@
 
 The registration is the lock: its SHA-256 is the identity, the journal says when it was written
 down, `history/<sha256>.lock.yaml` keeps every lock that was ever run. Nothing here blocks a
-change; it makes one visible.
+change; it makes one visible. Writing the hash of frozen content into a spec changes its lock too, and
+is no change of the design: such a link is told apart from an amendment by comparing both locks.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import difflib
 import itertools
 import json
 import re
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +20,19 @@ from typing import Any, Final
 
 from epc.compiler.contract.canonical import KEY_LENGTH, sha256_text
 from epc.compiler.contract.decision import Deviation
-from epc.compiler.contract.manifest import Manifest
+from epc.compiler.contract.manifest import Manifest, Pending, Step
 from epc.runtime import bundle as bundles
 from epc.runtime import journal
 from epc.runtime.errors import Fault
+from epc.runtime.gates import Evaluated
 from epc.runtime.step import FinishRecord, read_record
 
 LOCK = "spec.lock.yaml"
-RESULT_KINDS = frozenset({"sample", "capability", "measure"})
+ROWS = "rows.jsonl"
+"""What a data step writes, and what a frozen data set's hash is of."""
+PENDING = "pending"
+"""Stands in a spec and its lock for a SHA-256 that is still to be frozen."""
+RESULT_KINDS = frozenset({"sample", "capability", "judge", "measure"})
 """Steps whose outputs tell something about the answer; a model, data or an adapter does not."""
 SHOWN = 80
 """Characters of a value that a change line shows."""
@@ -33,6 +40,28 @@ LEAD = 20
 """Characters before the first difference of two long values that a change line shows."""
 ABSENT: Final = object()
 """Where a value was added or removed."""
+GIT_SECONDS = 10
+"""After which git is taken to be absent: a registration never waits for it."""
+FIGURES: Final = {
+    "usd": "dollars",
+    "gpu_hours": "GPU-hours",
+    "train_tokens": "training tokens",
+    "texts": "texts to generate",
+    "sampled_tokens_at_most": "sampled tokens, at most",
+    "capability_items": "capability items scored",
+    "judge_input_tokens_at_most": "judge input tokens, at most",
+}
+"""Figures whose name says too little; the others are printed under their own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """Where version control stood when a lock was registered."""
+
+    commit: str
+    """Full hash of HEAD."""
+    dirty: bool
+    """Whether HEAD holds another spec than the compiled one, or anything beside generated/ was not committed."""
 
 
 def history_path(bundle: Path, lock_sha256: str) -> Path:
@@ -48,11 +77,61 @@ def register(bundle: Path, manifest: Manifest) -> bool:
     _keep(bundle, manifest)
     if any(e.event == "registered" and e.data.get("lock_sha256") == manifest.lock_sha256 for e in entries):
         return False
+    more: dict[str, Any] = {}
+    if pending(manifest):
+        more["pending"] = [entry.model_dump() for entry in pending(manifest)]
+    at = _git(bundle, manifest)
+    if at is not None:
+        more |= {"commit": at.commit, "dirty": at.dirty}
     journal.append(
         bundle, "registered", lock_sha256=manifest.lock_sha256, spec=manifest.spec, spec_sha256=manifest.spec_sha256,
-        mode=manifest.mode,
+        mode=manifest.mode, **more,
     )  # fmt: skip
     return True
+
+
+def spec_path(bundle: Path, manifest: Manifest) -> Path | None:
+    """The spec that a bundle was compiled from, None when it is not beside generated/."""
+    file = bundle.resolve().parent.parent / manifest.spec
+    return file if file.is_file() else None
+
+
+def commit_of(bundle: Path, manifest: Manifest) -> Commit | None:
+    """Where version control stood when this lock was registered, None when it was not under git."""
+    for entry in reversed(journal.read(bundle)):
+        data = entry.data
+        if entry.event == "registered" and data.get("lock_sha256") == manifest.lock_sha256 and "commit" in data:
+            return Commit(commit=str(data["commit"]), dirty=bool(data.get("dirty")))
+    return None
+
+
+def _git(bundle: Path, manifest: Manifest) -> Commit | None:
+    spec = spec_path(bundle, manifest)
+    if spec is None:
+        return None
+    root, generated = bundle.resolve().parent.parent, bundle.resolve().parent.name
+
+    def git(*arguments: str, folder: Path) -> str | None:
+        # Optional locks: another git at work in the same tree must not fail because of this look.
+        command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=GIT_SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.decode("utf-8-sig", "replace") if done.returncode == 0 else None
+
+    head = git("rev-parse", "--verify", "HEAD", folder=spec.parent)
+    if head is None:
+        return None
+    committed = git("show", f"HEAD:./{spec.name}", folder=spec.parent)
+    changed = git("status", "--porcelain", "--", ".", f":(exclude){generated}", folder=root)
+    same = committed is not None and sha256_text(_newlines(committed)) == manifest.spec_sha256
+    return Commit(commit=head.strip(), dirty=not same or changed != "")
+
+
+def _newlines(text: str) -> str:
+    """As the compiler reads a text before it hashes it."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def amend(bundle: Path, manifest: Manifest, reason: str) -> tuple[str, ...]:
@@ -72,7 +151,7 @@ def amend(bundle: Path, manifest: Manifest, reason: str) -> tuple[str, ...]:
             "R0754", place, "nothing has been registered, so there is nothing to amend",
             "epc run registers what is compiled; until then, change the spec freely",
         )  # fmt: skip
-    if not earlier or _covered(entries, earlier[-1], new) is not None:
+    if not earlier or _covered(bundle, entries, earlier[-1], new) is not None:
         raise Fault(
             "R0754", place, "the compiled spec is the registered one: nothing has changed",
             "change the spec, compile it, then amend",
@@ -106,12 +185,35 @@ def needs_approval(manifest: Manifest, bundle: Path) -> str | None:
         reasons.append(f"it takes about {gpu_hours:g} GPU-hours, the budget is {budget:g}")
     if not reasons:
         return None
-    for entry in journal.read(bundle):
-        if entry.event == "approved" and entry.data.get("lock_sha256") == manifest.lock_sha256:
-            allowed = entry.data
-            if float(allowed.get("usd", 0.0)) >= usd and float(allowed.get("gpu_hours", 0.0)) >= gpu_hours:
-                return None
-    return " and ".join(reasons)
+    granted = [
+        (float(entry.data.get("usd", 0.0)), float(entry.data.get("gpu_hours", 0.0)))
+        for entry in approvals(bundle, manifest, journal.read(bundle))
+    ]
+    if any(dollars >= usd and hours >= gpu_hours for dollars, hours in granted):
+        return None
+    less = f"; approved are {granted[-1][0]:.2f} USD and {granted[-1][1]:g} GPU-hours" if granted else ""
+    return " and ".join(reasons) + less
+
+
+def approvals(bundle: Path, manifest: Manifest, entries: Sequence[journal.Entry]) -> list[journal.Entry]:
+    """Approvals of this lock, and of those that freezing alone has turned into it."""
+    locks = {manifest.lock_sha256}
+    for entry in reversed(entries):
+        if entry.event == "frozen" and entry.data.get("new") in locks and _only_froze(bundle, entry):
+            locks.add(str(entry.data.get("old")))
+    return [entry for entry in entries if entry.event == "approved" and entry.data.get("lock_sha256") in locks]
+
+
+def cost_lines(manifest: Manifest) -> tuple[str, ...]:
+    """What a plan comes to, one figure a line with its arithmetic, for the person who approves it."""
+    told = {name: value for name, value in manifest.figures.items() if value or name in ("usd", "gpu_hours")}
+    labels = {name: FIGURES.get(name, name.replace("_", " ")) for name in told}
+    shown = {name: f"{value:,.2f}" if name in ("usd", "gpu_hours") else f"{value:,.0f}" for name, value in told.items()}
+    width, digits = (max(map(len, texts), default=0) for texts in (labels.values(), shown.values()))
+    return tuple(
+        f"{labels[name]:<{width}}  {shown[name]:>{digits}}  {manifest.arithmetic.get(name, '')}".rstrip()
+        for name in told
+    )
 
 
 def _gpu_budget(bundle: Path) -> float:
@@ -243,7 +345,7 @@ def lock_of(entry: journal.Entry) -> str | None:
     match entry.event:
         case "registered":
             return str(entry.data.get("lock_sha256"))
-        case "amended":
+        case "amended" | "frozen":
             return str(entry.data.get("new"))
         case _:
             return None
@@ -251,6 +353,11 @@ def lock_of(entry: journal.Entry) -> str | None:
 
 def _keep(bundle: Path, manifest: Manifest) -> None:
     """Verify spec.lock.yaml against the manifest and copy it into history/."""
+    _keep_text(bundle, _verified_lock(bundle, manifest))
+
+
+def _verified_lock(bundle: Path, manifest: Manifest) -> str:
+    """Text of spec.lock.yaml. Raises Fault R0751 when it is missing, R0752 when it is not the compiled one."""
     file = bundle / LOCK
     try:
         text = file.read_bytes().decode("utf-8")
@@ -265,8 +372,12 @@ def _keep(bundle: Path, manifest: Manifest) -> None:
             "R0752", str(file), "spec.lock.yaml was edited by hand: its hash is not the one the manifest names",
             f"change the spec instead and compile it again: epc compile {manifest.spec}",
         )  # fmt: skip
-    kept = history_path(bundle, manifest.lock_sha256)
-    if _lock_text(bundle, manifest.lock_sha256) is None:
+    return text
+
+
+def _keep_text(bundle: Path, text: str) -> None:
+    kept = history_path(bundle, sha256_text(text))
+    if _lock_text(bundle, sha256_text(text)) is None:
         kept.parent.mkdir(exist_ok=True)
         aside = kept.with_suffix(".tmp")
         aside.write_bytes(text.encode("utf-8"))
@@ -297,13 +408,188 @@ def _changes_between(bundle: Path, old: str, new: str) -> tuple[str, ...]:
     return changes(before, after)
 
 
-def _covered(entries: Sequence[journal.Entry], old: str, new: str) -> list[str] | None:
-    """Reasons of the amendments that lead from one lock to the other, None when none do."""
+def _covered(bundle: Path, entries: Sequence[journal.Entry], old: str, new: str) -> list[str] | None:
+    """Reasons of the amendments that lead from one lock to the other, None when none do.
+
+    Freezing is a link without a reason, so that the list is empty where nothing else happened.
+    """
     reasons: dict[str, list[str]] = {old: []}
-    for entry in entries:  # amendments are journalled in order, so one pass follows every chain
-        if entry.event == "amended" and entry.data.get("old") in reasons:
-            reasons.setdefault(str(entry.data["new"]), [*reasons[entry.data["old"]], str(entry.data["reason"])])
+    for entry in entries:  # both are journalled in order, so one pass follows every chain
+        data = entry.data
+        if data.get("old") not in reasons or data.get("new") in reasons:
+            continue
+        if entry.event == "amended":
+            reasons[str(data["new"])] = [*reasons[data["old"]], str(data["reason"])]
+        elif entry.event == "frozen" and _only_froze(bundle, entry):
+            reasons[str(data["new"])] = reasons[data["old"]]
     return reasons.get(new)
+
+
+# Freezing ------------------------------------------------------------------------------------
+
+
+def freeze(bundle: Path, manifest: Manifest, lock_text: str, items: Mapping[str, str]) -> None:
+    """Journal that `items` (name -> SHA-256) turned the compiled lock into `lock_text`; keep both.
+
+    Called before the spec is changed: where that is interrupted, freezing again finds the entry and
+    adds none. Raises Fault R0763 when anything but frozen hashes differs, R0764 when the compiled lock
+    is not the one in force, and those of `register`.
+    """
+    beyond = beyond_freezing(_verified_lock(bundle, manifest), lock_text)
+    if beyond:
+        raise Fault(
+            "R0763", str(bundle / LOCK),
+            f"the spec has changed in other ways since it was compiled: {'; '.join(beyond[:3])}"
+            + (f" and {len(beyond) - 3} more" if len(beyond) > 3 else ""),
+            f"compile it first: epc compile {manifest.spec}, amend it if it was registered, then freeze",
+        )  # fmt: skip
+    check_in_force(bundle, manifest)
+    register(bundle, manifest)
+    _keep_text(bundle, lock_text)
+    data = {"old": manifest.lock_sha256, "new": sha256_text(lock_text), "items": dict(items)}
+    if not any(entry.event == "frozen" and entry.data == data for entry in journal.read(bundle)):
+        journal.append(bundle, "frozen", **data)
+
+
+def check_in_force(bundle: Path, manifest: Manifest) -> None:
+    """Raise Fault R0764 when another lock than the compiled one was registered last.
+
+    A lock from which the one in force was frozen is allowed: the freeze was interrupted, or undone.
+    """
+    entries = journal.read(bundle)
+    locks = [sha for entry in entries if (sha := lock_of(entry)) is not None]
+    if not locks or manifest.lock_sha256 == locks[-1]:
+        return
+    again = {"old": manifest.lock_sha256, "new": locks[-1]}
+    if any(entry.event == "frozen" and again.items() <= entry.data.items() for entry in entries):
+        return
+    raise Fault(
+        "R0764", str(bundle / LOCK),
+        f"the compiled spec is not the registered one: lock {manifest.lock_sha256[:12]}, registered {locks[-1][:12]}",
+        'say why it changed: epc amend --reason "...", then freeze',
+    )  # fmt: skip
+
+
+def beyond_freezing(old_lock_text: str, new_lock_text: str) -> tuple[str, ...]:
+    """Readable differences of two locks that freezing does not explain.
+
+    It explains `pending` that became a SHA-256, the hash of the prompts that were counted in an
+    external file's stead, the entries of that file and of its stand-in, and content keys.
+    """
+    import yaml
+
+    old, new = yaml.safe_load(old_lock_text), yaml.safe_load(new_lock_text)
+    found = [change for change in differences(old, new) if not change.is_derived]
+    frozen = {change.path for change in found if change.before == PENDING and _is_sha256(change.after)}
+    explained = set(frozen)
+    for path in frozen:
+        if re.fullmatch(r"data\.[^.]+\.sha256|prompts\.[^.]+\.external\.sha256", path) is None:
+            return (f"{path}: is no place for frozen content",)
+        section, name, *_ = path.split(".")
+        entry = new[section][name]
+        files = (entry.get("file"), entry.get("stand_in"), (entry.get("external") or {}).get("file"))
+        explained |= {f"files.{file}" for file in files if file}
+    hashes = re.compile(r"prompts\.[^.]+\.sha256")  # of the prompts themselves; a union has one too
+    left = [
+        change
+        for change in found
+        if change.path not in explained
+        and not (frozen and hashes.fullmatch(change.path) and _is_sha256(change.before) and _is_sha256(change.after))
+    ]
+    return tuple(f"{change.path}: {change.text}" for change in left)
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
+
+
+def _only_froze(bundle: Path, entry: journal.Entry) -> bool:
+    """Whether a `frozen` entry tells the truth: both locks are kept, and nothing else differs between them."""
+    old, new = (_lock_text(bundle, str(entry.data.get(end))) for end in ("old", "new"))
+    return old is not None and new is not None and not beyond_freezing(old, new)
+
+
+def _awaited_external(lock_text: str | None) -> bool:
+    """Whether a lock waited for files from elsewhere, so that nothing may have run under it."""
+    import yaml
+
+    lock = yaml.safe_load(lock_text or "") or {}
+    files = [entry.get("external") or {} for entry in lock.get("prompts", {}).values()]
+    files += [entry for entry in lock.get("data", {}).values() if "file" in entry]
+    return any(entry.get("sha256") == PENDING for entry in files)
+
+
+def pending(manifest: Manifest) -> tuple[Pending, ...]:
+    """Pending content that the plan waits for: not rows that no step builds, since nothing reads them."""
+    steps = {step.id for step in manifest.steps}
+    return tuple(entry for entry in manifest.pending if entry.kind == "external" or entry.file in steps)
+
+
+def frozen_gate(
+    bundle: Path, manifest: Manifest, records: Mapping[str, FinishRecord | None]
+) -> Evaluated | None:  # fmt: skip
+    """Whether every data set that was ever pending was frozen before anything was trained on it.
+
+    Its `frozen` entry must hold the hash of the rows that its data step recorded, and precede the first
+    `started` of every training that needs them. None when nothing was ever pending.
+    """
+    entries = journal.read(bundle)
+    steps = {step.id: step for step in manifest.steps}
+    awaited = {entry.name: _data_step(entry.model_dump()) for entry in pending(manifest)}
+    for entry in entries:
+        if entry.event == "registered":
+            awaited |= {item["name"]: _data_step(item) for item in entry.data.get("pending", ())}
+    if not awaited:
+        return None
+    wrong = [f"{entry.name} is still pending" for entry in pending(manifest)]
+    unknown: list[str] = []
+    good: list[str] = []
+    left = {entry.name for entry in pending(manifest)}
+    for name, step_id in awaited.items():
+        if name in left or step_id not in steps:  # prompts have no step; a data set may have been amended away
+            continue
+        record = records[step_id]
+        if record is None:
+            unknown.append(f"{step_id} has not finished")
+            continue
+        recorded = record.outputs.get(ROWS)
+        frozen = [e.seq for e in entries if e.event == "frozen" and e.data.get("items", {}).get(name) == recorded]
+        late = [
+            step.id for step in _trainings_on(manifest, step_id) if _started(entries, step.key) < min(frozen, default=0)
+        ]
+        if not frozen:
+            wrong.append(f"{name} was never frozen with the rows that were trained on ({recorded})")
+        elif late:
+            wrong.append(f"{name} was frozen after {_names(late)} had started")
+        else:
+            good.append(f"{name} {recorded}")
+    return Evaluated(
+        name="epc.frozen", role="validity", built_in=True, truth=False if wrong else None if unknown else True,
+        text="what was pending was frozen, and every data set before it was trained on",
+        detail="; ".join([*wrong, *unknown]) or ", ".join(good) or "no data set of this design was",
+    )  # fmt: skip
+
+
+def _data_step(entry: Mapping[str, Any]) -> str:
+    """Id of the step that writes pending content as rows, empty for prompts."""
+    if entry["kind"] == "built":
+        return str(entry["file"])
+    section, _, name = str(entry["name"]).partition(".")
+    return f"data-{name}" if section == "data" else ""
+
+
+def _trainings_on(manifest: Manifest, step_id: str) -> list[Step]:
+    """Trainings that a step's output reaches."""
+    reached = {step_id}
+    for step in manifest.steps:  # topological order
+        if reached & set(step.needs):
+            reached.add(step.id)
+    return [step for step in manifest.steps if step.kind == "train" and step.id in reached]
+
+
+def _started(entries: Sequence[journal.Entry], key: str) -> float:
+    """Number of the entry with which a step first started, infinite when it has not."""
+    return next((e.seq for e in entries if e.event == "started" and e.data.get("key") == key), float("inf"))
 
 
 def _is_result(entry: journal.Entry, manifest: Manifest) -> bool:
@@ -345,9 +631,13 @@ def _changed_after_results(bundle: Path, manifest: Manifest, entries: Sequence[j
             under.setdefault(sha, []).append(str(entry.data.get("step")))
     for sha, steps in under.items():
         listed = _changes_between(bundle, sha, manifest.lock_sha256)
-        reasons = _covered(entries, sha, manifest.lock_sha256)
+        reasons = _covered(bundle, entries, sha, manifest.lock_sha256)
         existed = f"results existed under lock {sha[:12]} ({_names(steps)})"
-        if reasons is not None:
+        if reasons == []:  # nothing but hashes was filled in
+            if _awaited_external(_lock_text(bundle, sha)):
+                text = f"{existed}, before its external files were frozen"
+                yield Deviation(kind="spec_changed_after_results", text=text, changes=listed)
+        elif reasons is not None:
             text = f"amended after {existed}: {'; '.join(reasons)}"
             yield Deviation(kind="amended", text=text, changes=listed)
         else:

@@ -1,24 +1,21 @@
 """Completions from one arm after another, each a pure function of its own seed.
 
-A token is drawn by inverting the cumulative distribution at a uniform number that SHA-256 makes of
-(seed, set, item, turn, index, position). Rows therefore share no noise, and neither batch size nor
-order nor a resumed run changes a draw; arms share it, which pairs them (common random numbers).
+Each (seed, set, item, turn, index) has a seed of its own by SHA-256, so rows share no noise. In the
+transformers engine, here, token after token is drawn by inverting the cumulative distribution at a
+uniform number that SHA-256 makes of (that seed, position): neither batch size nor order nor a resumed
+run changes a draw. Arms share the seeds, which pairs them (common random numbers).
 """
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from epc.compiler.contract import chat
-from epc.compiler.contract.canonical import json_lines, sha256_file, sha256_json, sha256_text
 from epc.compiler.contract.draws import SEED_BITS, draw
-from epc.compiler.contract.rows import SampleRow
 from epc.runtime import data, mask
 from epc.runtime.errors import Fault
 
@@ -26,10 +23,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from epc.runtime.step import Step
-
-PieceName = tuple[str, int, str]
-"""(condition, training seed, set)."""
+PER_CONDITION = "per_condition"
+"""Value of a sample set's `system` that leaves the system prompt to the arm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,22 +35,43 @@ class Request:
     index: int
     turn: int
     prompt: str
+    """The rendered conversation, special tokens included."""
+    prompt_ids: list[int]
+    """Its token ids."""
+    question: str
+    """Content of the last user message."""
+    draw_seed: int
+    """In [0, 2^63); no other request of the experiment has the same but by a chance of 2^-63 a pair."""
+
+    @property
+    def identity(self) -> tuple[str, int]:
+        return self.item, self.index
 
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
     request: Request
-    draw_seed: int
     text: str
     finish_reason: Literal["stop", "length"]
     tokens: int
+    """Sampled tokens, end-of-turn included."""
 
 
-def conversations(bundle: Path, entry: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> list[Request]:
-    """Every conversation of a sample set, rendered.
+def conversations(
+    bundle: Path,
+    entry: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    arm_system: str | None = None,
+    room: int | None = None,
+    kind: Literal["sample", "generate"] = "sample",
+) -> list[Request]:
+    """Every conversation of a sample set or of a generate entry, rendered.
 
-    Raises Fault R0341 when the prompts file holds another number of prompts than registered, R0317
-    when the chat template adds a system turn that was not asked for.
+    `arm_system` is the system prompt of the arm, which an entry with `system: per_condition` takes;
+    `room` the context in tokens, None to look at it later. Raises Fault R0341 when the prompts file holds another number of prompts than registered, R0317
+    when the chat template adds a system turn that was not asked for, R0349 for a prompt that stands
+    there twice, R0342 when one leaves no room for what is to be sampled, R0350 when the arm has no system prompt and needs one.
     """
     file = bundle / entry["prompts"]
     prompts = data.read_lines(file)
@@ -64,20 +80,51 @@ def conversations(bundle: Path, entry: Mapping[str, Any], tokenizer: PreTrainedT
             "R0341", str(file), f"the file holds {len(prompts)} prompts, registered are {entry['count']}",
             "an input file of the bundle was changed: compile the spec again",
         )  # fmt: skip
+    system = arm_system if entry["system"] == PER_CONDITION else entry["system"]
+    if system is None:
+        raise Fault(
+            "R0350", entry["name"], "the set takes the system prompt of each arm, and this arm declares none",
+            "write system: under the condition in the spec, `none` if it has none",
+        )  # fmt: skip
+    twice = [prompt for prompt, times in Counter(prompts).items() if times > 1]
+    if twice:
+        raise Fault(
+            "R0349", str(file), f"the same prompt stands there twice: {twice[0]!r}",
+            "keep one of them: two items with one name could not be told apart",
+        )  # fmt: skip
+    name, seed = entry["name"], entry["seed"]
     found = chat.conversations(
-        name=entry["name"], prompts=prompts, system=entry["system"], turns=entry["turns"], n=entry["n"],
-        fill={name: data.read_lines(bundle / path) for name, path in entry["fill"].items()}, seed=entry["seed"],
+        name=name, prompts=prompts, system=system, turns=entry["turns"], n=entry["n"],
+        fill={key: data.read_lines(bundle / path) for key, path in entry["fill"].items()}, seed=seed,
     )  # fmt: skip
     requests: list[Request] = []
     for conversation in found:
         messages = conversation.messages
         if not requests:
-            mask.refuse_unasked_system(tokenizer, messages, system=entry["system"], place=str(file))
+            mask.refuse_unasked_system(tokenizer, messages, system=system, place=str(file))
+        item, turn, index = conversation.item, conversation.turn, conversation.index
         prompt = mask.render(tokenizer, messages, to_continue=True)
         requests.append(
-            Request(item=conversation.item, index=conversation.index, turn=conversation.turn, prompt=prompt)
-        )
+            Request(
+                item=item, index=index, turn=turn, prompt=prompt,
+                prompt_ids=tokenizer.encode(prompt, add_special_tokens=False),
+                question=next(message["content"] for message in reversed(messages) if message["role"] == "user"),
+                draw_seed=draw(seed, kind, name, item, turn, index),
+            )
+        )  # fmt: skip
+    require_room(requests, max_tokens=entry["max_tokens"], room=room)
     return requests
+
+
+def require_room(requests: Sequence[Request], *, max_tokens: int, room: int | None) -> None:
+    """Raise Fault R0342 when a prompt leaves no room for `max_tokens` in a context of `room` tokens."""
+    longest = max(requests, key=lambda request: len(request.prompt_ids))
+    if room is not None and len(longest.prompt_ids) + max_tokens > room:
+        raise Fault(
+            "R0342", f"prompt {longest.item}",
+            f"it has {len(longest.prompt_ids)} tokens; with {max_tokens} sampled ones they exceed the context of {room}",
+            "shorten the prompt or lower max_tokens",
+        )  # fmt: skip
 
 
 def uniform(draw_seed: int, position: int) -> float:
@@ -107,13 +154,23 @@ def choose(scores: torch.Tensor, uniforms: Sequence[float], *, temperature: floa
     return torch.searchsorted(cumulative, wanted, right=True).squeeze(-1).clamp(max=scores.shape[-1] - 1)
 
 
-def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end a completion: the model's own and the template's end of turn."""
-    config: Any = model.generation_config
+def stop_tokens(config: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end a completion: those of the model's generation config and the template's end of turn."""
     own = config.eos_token_id
     ids = list(own) if isinstance(own, list) else [] if own is None else [own]
     end: Any = tokenizer.convert_tokens_to_ids(mask.end_of_turn(tokenizer))
     return sorted({*ids, end})
+
+
+def completion(
+    tokenizer: PreTrainedTokenizerBase,
+    request: Request,
+    tokens: Sequence[int],
+    finish_reason: Literal["stop", "length"],
+) -> Completion:
+    """The completion that sampled tokens spell, special tokens left out of the text."""
+    text = tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return Completion(request=request, text=str(text), finish_reason=finish_reason, tokens=len(tokens))
 
 
 def generate(
@@ -121,46 +178,36 @@ def generate(
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[Request],
     *,
-    set_name: str,
-    seed: int,
     temperature: float,
     top_p: float,
     max_tokens: int,
     batch_size: int,
-    on_batch: Callable[[int, int], None],
-) -> list[Completion]:
-    """Completions in the order of `requests`; batches hold prompts of like length, padded on the left.
+    done: Collection[tuple[str, int]] = (),
+) -> Iterator[list[Completion]]:
+    """Batches of completions; a batch holds prompts of like length, padded on the left.
 
-    `on_batch(completions, tokens)` is called after each batch. Raises Fault R0342 for a prompt that
-    leaves no room in the model's context.
+    `done` names by (item, index) what need not be sampled. Batches are cut as if nothing were done,
+    and those that are done whole are left out: in low precision the size of a batch can change a
+    token, and a resumed run must not. Raises Fault R0342 for a prompt that leaves no room in the
+    model's context.
     """
-    stops = stop_tokens(model, tokenizer)
+    stops = stop_tokens(model.generation_config, tokenizer)
     pad: Any = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
-    encoded: list[list[int]] = [tokenizer.encode(request.prompt, add_special_tokens=False) for request in requests]
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    longest = max(map(len, encoded), default=0)
-    if room is not None and longest + max_tokens > room:
-        raise Fault(
-            "R0342", set_name, f"a prompt of {longest} tokens and {max_tokens} sampled ones exceed the context of {room}",
-            "shorten the prompt or lower max_tokens",
-        )  # fmt: skip
-    order = sorted(range(len(requests)), key=lambda i: (-len(encoded[i]), requests[i].prompt, i))
-    done: dict[int, Completion] = {}
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        seeds = [draw(seed, "sample", set_name, requests[i].item, requests[i].turn, requests[i].index) for i in batch]
+    require_room(requests, max_tokens=max_tokens, room=room)
+    ordered = sorted(requests, key=lambda request: (-len(request.prompt_ids), request.prompt, request.index))
+    for start in range(0, len(ordered), batch_size):
+        batch = ordered[start : start + batch_size]
+        if all(request.identity in done for request in batch):
+            continue
         sampled = _sample_batch(
-            model, [encoded[i] for i in batch], seeds, stops=stops, pad=pad, temperature=temperature, top_p=top_p,
-            max_tokens=max_tokens,
+            model, [request.prompt_ids for request in batch], [request.draw_seed for request in batch], stops=stops,
+            pad=pad, temperature=temperature, top_p=top_p, max_tokens=max_tokens,
         )  # fmt: skip
-        for i, draw_seed, row in zip(batch, seeds, sampled, strict=True):
-            done[i] = Completion(
-                request=requests[i], draw_seed=draw_seed, tokens=len(row),
-                finish_reason="stop" if row[-1] in stops else "length",
-                text=str(tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)),
-            )  # fmt: skip
-        on_batch(len(batch), sum(map(len, sampled)))
-    return [done[i] for i in range(len(requests))]
+        yield [
+            completion(tokenizer, request, row, "stop" if row[-1] in stops else "length")
+            for request, row in zip(batch, sampled, strict=True)
+        ]
 
 
 def _sample_batch(
@@ -218,86 +265,3 @@ def _sample_batch(
             )  # fmt: skip
             scores = output.logits[:, -1]
     return sampled
-
-
-class Pieces:
-    """The stored parts of a sampling step: one file for each arm, training seed and set."""
-
-    def __init__(self, step: Step, keys: Mapping[PieceName, str], requests: Mapping[str, Sequence[Request]]) -> None:
-        self.step, self.keys, self.requests = step, keys, requests
-        self.folder = step.bundle / "store" / "pieces"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.total = sum(len(requests[name]) for _, _, name in keys)
-        self.done = sum(len(requests[name]) for condition, seed, name in keys if self.stored(condition, seed, name))
-        self.tokens = 0
-        self.began = time.monotonic()
-
-    def path(self, condition: str, seed: int, set_name: str) -> Path:
-        return self.folder / f"{self.keys[condition, seed, set_name]}.jsonl"
-
-    def stored(self, condition: str, seed: int, set_name: str) -> bool:
-        return self.path(condition, seed, set_name).exists()
-
-    def progress(self, completions: int, tokens: int) -> None:
-        """Count a finished batch and publish the step's live line."""
-        self.done += completions
-        self.tokens += tokens
-        self.step.progress(
-            self.done, self.total, tokens_per_second=round(self.tokens / (time.monotonic() - self.began))
-        )
-
-    def write(
-        self, condition: str, seed: int, condition_key: str, set_name: str, completions: Sequence[Completion]
-    ) -> None:
-        """Store a piece: written aside, forced to disk, renamed."""
-        file = self.path(condition, seed, set_name)
-        aside = file.with_suffix(".tmp")
-        with aside.open("w", encoding="utf-8") as handle:
-            for found in completions:
-                request = found.request
-                row = SampleRow(
-                    mode=self.step.manifest.mode, condition=condition, condition_key=condition_key, seed=seed, set=set_name,
-                    item=request.item, turn=request.turn, index=request.index, draw_seed=found.draw_seed,
-                    prompt=request.prompt, prompt_sha256=sha256_text(request.prompt), text=found.text,
-                    finish_reason=found.finish_reason, tokens=found.tokens,
-                )  # fmt: skip
-                handle.write(row.model_dump_json() + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        aside.replace(file)
-
-    def index(self, file: Path) -> dict[str, Any]:
-        """Write the list of pieces with their hashes; return the facts of the step.
-
-        `completions_sha256` hashes the texts of an arm in order, so that two arms that said the same
-        everywhere are noticed.
-        """
-        entries: list[dict[str, Any]] = []
-        texts: dict[str, list[str]] = {}
-        tokens = 0
-        for (condition, seed, set_name), key in self.keys.items():
-            path = self.path(condition, seed, set_name)
-            rows = [json.loads(line) for line in json_lines(path.read_text(encoding="utf-8"))]
-            if len(rows) != len(self.requests[set_name]):
-                raise Fault(
-                    "R0343", str(path), f"the piece holds {len(rows)} completions, registered are {len(self.requests[set_name])}",
-                    f"delete {path} and run again: only this piece is sampled anew",
-                )  # fmt: skip
-            tokens += sum(row["tokens"] for row in rows)
-            texts.setdefault(f"{condition}-s{seed}", []).extend(row["text"] for row in rows)
-            entries.append(
-                {
-                    "key": key,
-                    "condition": condition,
-                    "seed": seed,
-                    "set": set_name,
-                    "rows": len(rows),
-                    "sha256": sha256_file(path),
-                }
-            )
-        file.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-        return {
-            "completions": sum(entry["rows"] for entry in entries),
-            "tokens": tokens,
-            "completions_sha256": {arm: sha256_json(found) for arm, found in texts.items()},
-        }

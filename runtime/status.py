@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from epc.compiler.contract.manifest import Manifest
 from epc.runtime import bundle as bundles
-from epc.runtime import engine, journal, locking, registration
+from epc.runtime import engine, freeze, journal, locking, registration
 from epc.runtime.errors import Fault
 from epc.runtime.progress import read_progress
 from epc.runtime.step import RUNNING, partial_path, read_record
@@ -35,14 +35,15 @@ def lines(bundle: Path) -> Iterator[Line]:
     manifest = bundles.read_manifest(bundle)
     entries = journal.read(bundle)
     yield f"{manifest.id}: {manifest.title}", "bold"
-    yield from _registration(manifest, entries)
+    yield from _registration(bundle, manifest, entries)
+    yield from _pending(bundle, manifest)
     yield from _deviations(bundle)
     yield "", ""
     yield from _steps(bundle, entries)
     yield from _verdict(manifest, entries)
 
 
-def _registration(manifest: Manifest, entries: Sequence[journal.Entry]) -> Iterator[Line]:
+def _registration(bundle: Path, manifest: Manifest, entries: Sequence[journal.Entry]) -> Iterator[Line]:
     lock = manifest.lock_sha256
     yield f"lock        {lock}" + ("" if manifest.mode == "real" else f"  ({manifest.mode})"), ""
     when = [entry.at for entry in entries if registration.lock_of(entry) == lock]
@@ -50,9 +51,13 @@ def _registration(manifest: Manifest, entries: Sequence[journal.Entry]) -> Itera
         yield f"registered  {when[0]}", ""
     else:
         yield "registered  not yet: epc run registers it", "yellow"
+    at = registration.commit_of(bundle, manifest)
+    if at is not None:
+        yield f"commit      {at.commit}" + ("  (with changes that are not committed)" if at.dirty else ""), ""
+    approvals = registration.approvals(bundle, manifest, entries)
     for entry in entries:
         data = entry.data
-        if entry.event == "approved" and data.get("lock_sha256") == lock:
+        if entry in approvals:
             yield (
                 f"approved    {entry.at}  up to {data.get('usd', 0):.2f} USD, {data.get('gpu_hours', 0):g} GPU-hours",
                 "",
@@ -61,6 +66,20 @@ def _registration(manifest: Manifest, entries: Sequence[journal.Entry]) -> Itera
             yield f"amended     {entry.at}  {data.get('reason')}", ""
             for change in data.get("changes", ()):
                 yield f"            {change}", "dim"
+        elif entry.event == "frozen":
+            for name, sha256 in data.get("items", {}).items():
+                yield f"frozen      {entry.at}  {name}  {sha256}", ""
+    cost = registration.needs_approval(manifest, bundle)
+    if cost is not None:
+        yield f"approval    needed: {cost}; epc approve", "yellow"
+
+
+def _pending(bundle: Path, manifest: Manifest) -> Iterator[Line]:
+    for line in freeze.external_lines(bundle, manifest):
+        yield f"pending     {line}", "yellow"
+    for entry in registration.pending(manifest):
+        if entry.kind == "built":
+            yield f"pending     {entry.name}: the rows of {entry.file}", "yellow"
 
 
 def _deviations(bundle: Path) -> Iterator[Line]:

@@ -24,6 +24,7 @@ from typing import IO, Any, NoReturn, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from epc.compiler.contract.canonical import sha256_file
+from epc.compiler.contract.manifest import Manifest
 from epc.compiler.contract.manifest import Step as StepPlan
 from epc.runtime import bundle as bundles
 from epc.runtime import journal, locking
@@ -82,8 +83,12 @@ def library_versions() -> dict[str, str]:
     """Versions of the recorded libraries that are imported in this process."""
     versions = {"python": sys.version.split()[0]}
     for name in RECORDED_LIBRARIES:
-        if name.replace("-", "_") in sys.modules:
-            versions[name] = metadata.version(name)
+        module = sys.modules.get(name.replace("-", "_"))
+        if module is not None:
+            try:
+                versions[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:  # a build under another name, such as that of vLLM for processors
+                versions[name] = str(module.__version__)
     return versions
 
 
@@ -149,6 +154,7 @@ class Step:
 
     def _begin(self) -> None:
         self._exit_if_finished()
+        _require_frozen(self.bundle, self.manifest, self.plan)
         for need in self.plan.needs:
             self.input(need)
         _end_with_engine()
@@ -247,6 +253,15 @@ class Step:
         if isinstance(error, KeyboardInterrupt):
             print(f"{self.plan.id}: interrupted; run it again to go on", file=sys.stderr, flush=True)
             raise SystemExit(EXIT_INTERRUPTED)
+
+
+def _require_frozen(bundle: Path, manifest: Manifest, plan: StepPlan) -> None:
+    """Raise Fault R0761 or R0762 for a step that waits for `epc freeze`, by hand as under an engine."""
+    from epc.runtime import freeze
+
+    if freeze.awaited(manifest, plan):
+        freeze.require_external(bundle, manifest)
+        freeze.require_built(bundle, manifest, [plan.id])
 
 
 def _exit_with(fault: Fault) -> NoReturn:

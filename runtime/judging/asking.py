@@ -307,7 +307,7 @@ class _Asking:
         )
         return Fault(
             "R0816", str(journal.path(self.step.bundle)), fact,
-            "approve it (epc approve), then run again: it goes on from what is kept",
+            "approve it (epc approve --usd AMOUNT), then run again: it goes on from what is kept",
         )  # fmt: skip
 
     async def _sleep(self, seconds: float) -> None:

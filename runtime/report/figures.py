@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from epc.compiler.contract.decision import AnalysisResult, ArmSummary, Threshold
 from epc.compiler.contract.manifest import Contrast, Design, Metric, Role
 from epc.compiler.contract.rows import MeasurementRow
-from epc.runtime.measurements import ALL, group
+from epc.runtime.measurements import ALL, UNFILTERED, group
 from epc.runtime.report import numbers
 from epc.runtime.report.text import one_line
 
@@ -154,6 +154,8 @@ class Paired:
 
     analysis: str
     metric: str
+    scores: str
+    """Which scores of a filtered metric are drawn, empty where it has no filter."""
     unit: str
     treatment: str
     control: str
@@ -187,20 +189,47 @@ class DistributionRow:
 @dataclass(frozen=True, kw_only=True)
 class Distribution:
     metric: str
+    scores: str
+    """Which scores of a filtered metric are drawn, empty where it has no filter."""
     unit: str
     ticks: tuple[Tick, ...]
     rows: tuple[DistributionRow, ...]
     show_counts: bool
 
 
-def unit_means(design: Design, rows: Sequence[MeasurementRow]) -> UnitMeans:
-    """The unit values that the decision reads: means over the arm's training seeds, units sorted."""
+def unit_means(design: Design, rows: Sequence[MeasurementRow], *, unfiltered: bool = False) -> UnitMeans:
+    """The unit values that analyses read: means over the arm's training seeds, units sorted.
+
+    With `unfiltered`, those of the metrics that have a filter, without it.
+    """
     seeds = {condition.name: condition.seeds for condition in design.conditions}
+    grouped = group(rows)
     means: dict[tuple[str, str], dict[str, float | None]] = {}
-    for (metric, condition), units in group(rows).cells.items():
+    for (metric, condition), units in (grouped.unfiltered if unfiltered else grouped.cells).items():
         exact = {name: unit.value(seeds[condition]) for name, unit in sorted(units.items())}
         means[metric, condition] = {name: None if value is None else float(value) for name, value in exact.items()}
     return means
+
+
+def drawn(analyses: Sequence[AnalysisResult]) -> tuple[AnalysisResult, ...]:
+    """Analyses less what would be drawn twice: of a switch that is known the bound variant, else what it governs."""
+    governed = {analysis.name: analysis for analysis in analyses if analysis.bound_by is not None}
+    return tuple(
+        analysis
+        for analysis in analyses
+        if (
+            governed[analysis.variant_of].bound_to != analysis.variant
+            if analysis.variant_of is not None
+            else analysis.bound_by is None or analysis.bound_to is not None
+        )
+    )
+
+
+def scores_of(metric: Metric, *, unfiltered: bool) -> str:
+    """What is said of the scores of a filtered metric, empty where it has no filter."""
+    if metric.filter is None:
+        return ""
+    return f"every scored one, with or without {metric.filter}" if unfiltered else f"only where {metric.filter}"
 
 
 def forest(analyses: Sequence[AnalysisResult]) -> tuple[ForestPanel, ...]:
@@ -214,7 +243,9 @@ def forest(analyses: Sequence[AnalysisResult]) -> tuple[ForestPanel, ...]:
     )
 
 
-def paired(analysis: AnalysisResult, contrast: Contrast, metric: Metric, means: UnitMeans) -> Paired:
+def paired(
+    analysis: AnalysisResult, contrast: Contrast, metric: Metric, means: UnitMeans, *, unfiltered: bool = False
+) -> Paired:
     """Control and treatment of every unit that both arms have, sorted by difference, then by name."""
     control = means.get((metric.name, contrast.control), {})
     treatment = means.get((metric.name, contrast.treatment), {})
@@ -237,6 +268,7 @@ def paired(analysis: AnalysisResult, contrast: Contrast, metric: Metric, means: 
     return Paired(
         analysis=one_line(analysis.name),
         metric=one_line(metric.name),
+        scores=one_line(scores_of(metric, unfiltered=unfiltered)),
         unit=metric.unit,
         treatment=one_line(contrast.treatment),
         control=one_line(contrast.control),
@@ -257,47 +289,67 @@ def paired(analysis: AnalysisResult, contrast: Contrast, metric: Metric, means: 
 
 
 def distributions(
-    design: Design, arms: Sequence[ArmSummary], analyses: Sequence[AnalysisResult], means: UnitMeans,
+    design: Design,
+    arms: Sequence[ArmSummary],
+    analyses: Sequence[AnalysisResult],
     rows: Sequence[MeasurementRow],
-) -> tuple[Distribution, ...]:  # fmt: skip
-    """Unit means by arm for every metric that has rows; arms in the order of the spec."""
-    drawn = []
+) -> tuple[Distribution, ...]:
+    """Unit means by arm for every metric that has rows; arms in the order of the spec.
+
+    A filtered metric is drawn without its filter too, where an analysis reads it so or may do so.
+    """
+    filtered, without = unit_means(design, rows), unit_means(design, rows, unfiltered=True)
+    also = {a.metric for a in analyses if a.bound_by is not None and a.bound_to != "filtered"}
+    found: list[Distribution] = []
     for metric in design.metrics:
-        units = {c.name: means[metric.name, c.name] for c in design.conditions if (metric.name, c.name) in means}
-        if not units:
-            continue
-        values = {name: [v for v in held.values() if v is not None] for name, held in units.items()}
-        bins = _bins(values, metric, rows)
-        bars = _bars(values, bins, metric.scale, f"{metric.unit}s")
+        summaries = [arm for arm in arms if arm.metric == metric.name]
         contrasts = [a.contrast for a in analyses if a.metric == metric.name and a.confirmatory and a.contrast]
-        summaries = {arm.condition: arm.mean for arm in arms if arm.metric == metric.name}
-        drawn.append(
-            Distribution(
-                metric=one_line(metric.name),
-                unit=metric.unit,
-                show_counts=bins.count <= MOST_COUNTED_BINS,
-                ticks=round_ticks(*metric.scale, bins.domain),
-                rows=tuple(
-                    DistributionRow(
-                        condition=one_line(name),
-                        part=_part(name, contrasts),
-                        bars=bars[name],
-                        mean=_across(summaries.get(name), bins.domain),
-                        mean_text=_mean_text(summaries.get(name), metric.scale, f"not every {metric.unit} is scored"),
-                        units=_units_text(held, metric.unit),
-                    )
-                    for name, held in units.items()
-                ),
+        kept = {arm.condition: arm.mean for arm in summaries}
+        found += _distribution(design, metric, filtered, kept, contrasts, rows, of=ALL)
+        if metric.name in also:
+            every = {arm.condition: arm.mean_unfiltered for arm in summaries}
+            found += _distribution(design, metric, without, every, contrasts, rows, of=UNFILTERED)
+    return tuple(found)
+
+
+def _distribution(
+    design: Design, metric: Metric, means: UnitMeans, arm_means: Mapping[str, float | None],
+    contrasts: Sequence[Contrast], rows: Sequence[MeasurementRow], *, of: str,
+) -> Iterator[Distribution]:  # fmt: skip
+    """The figure of one metric in one slice, none where it has no rows."""
+    units = {c.name: means[metric.name, c.name] for c in design.conditions if (metric.name, c.name) in means}
+    if not units:
+        return
+    values = {name: [v for v in held.values() if v is not None] for name, held in units.items()}
+    bins = _bins(values, metric, [row for row in rows if row.slice == of])
+    bars = _bars(values, bins, metric.scale, f"{metric.unit}s")
+    lost = "nothing left by the filter" if metric.filter is not None and of == ALL else "nothing scored"
+    yield Distribution(
+        metric=one_line(metric.name),
+        scores=one_line(scores_of(metric, unfiltered=of == UNFILTERED)),
+        unit=metric.unit,
+        show_counts=bins.count <= MOST_COUNTED_BINS,
+        ticks=round_ticks(*metric.scale, bins.domain),
+        rows=tuple(
+            DistributionRow(
+                condition=one_line(name),
+                part=_part(name, contrasts),
+                bars=bars[name],
+                mean=_across(arm_means.get(name), bins.domain),
+                mean_text=_mean_text(arm_means.get(name), metric.scale, f"not every {metric.unit} is scored"),
+                units=_units_text(held, metric.unit, lost),
             )
-        )
-    return tuple(drawn)
+            for name, held in units.items()
+        ),
+    )
 
 
 def comparison(analysis: AnalysisResult) -> str:
-    """`treatment − control`, or the one arm."""
+    """`treatment − control`, or the one arm, and the prompt set to which it is restricted."""
+    on = f", on {one_line(analysis.subset)}" if analysis.subset is not None else ""
     if analysis.contrast is not None:
-        return f"{one_line(analysis.contrast.treatment)} − {one_line(analysis.contrast.control)}"
-    return f"{one_line(analysis.arm or 'unnamed arm')} alone"
+        return f"{one_line(analysis.contrast.treatment)} − {one_line(analysis.contrast.control)}{on}"
+    return f"{one_line(analysis.arm or 'unnamed arm')} alone{on}"
 
 
 def _panel(group: Sequence[AnalysisResult], scale: tuple[float, float], *, single: bool, several: bool) -> ForestPanel:
@@ -432,7 +484,7 @@ def _mark(index: int, n: int, pair: tuple[str, float, float], scale: tuple[float
 def _bins(values: Mapping[str, Sequence[float]], metric: Metric, rows: Sequence[MeasurementRow]) -> Bins:
     """One bin for each value that a unit mean can take where those are few and known, else BINS equal ones."""
     low, high = metric.scale
-    read = [row for row in rows if row.metric == metric.name and row.slice == ALL and row.n]
+    read = [row for row in rows if row.metric == metric.name and row.n]
     seeds = max(Counter((row.condition, row.unit) for row in read).values(), default=1)
     lattices = {row.n * row.denominator for row in read}
     steps = round((high - low) * lattices.pop() * seeds) if len(lattices) == 1 else 0
@@ -492,10 +544,10 @@ def _part(name: str, contrasts: Sequence[Contrast]) -> Literal["treatment", "con
     return "control" if any(contrast.control == name for contrast in contrasts) else "other"
 
 
-def _units_text(held: Mapping[str, float | None], unit: str) -> str:
+def _units_text(held: Mapping[str, float | None], unit: str, lost: str) -> str:
     missing = sum(value is None for value in held.values())
     text = numbers.count(len(held) - missing, unit)
-    return f"{text}, {missing} with nothing scored" if missing else text
+    return f"{text}, {missing} with {lost}" if missing else text
 
 
 def _mean_text(mean: float | None, scale: tuple[float, float], reason: str | None) -> str:

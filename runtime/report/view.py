@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal, assert_never, get_args
@@ -12,13 +12,15 @@ from typing import Any, Literal, assert_never, get_args
 from epc.compiler.contract.decision import AnalysisResult, Decision, Deviation, GateResult, Observation
 from epc.compiler.contract.logic import Operator, Truth
 from epc.compiler.contract.manifest import Manifest
-from epc.compiler.contract.rows import MeasurementRow, SampleRow
+from epc.compiler.contract.rows import MeasurementRow, Outcome, SampleRow
 from epc.runtime.report import figures, numbers
 from epc.runtime.report.text import clipped, limit_for, one_line
 
 Tone = Literal["good", "bad", "unknown", "plain"]
 
-_ATOM = re.compile(r"(?P<analysis>\w+)\.(?P<statistic>\w+)(?: *(?P<operator><=|>=|==|!=|<|>) *(?P<constant>\S+))?")
+_ATOM = re.compile(
+    r"(?P<analysis>\w+(?:\.(?:filtered|unfiltered))?)\.(?P<statistic>\w+)(?: *(?P<operator><=|>=|==|!=|<|>) *(?P<constant>\S+))?"
+)
 _OPERATORS: Mapping[str, Operator] = {operator: operator for operator in get_args(Operator)}
 _SHA256 = re.compile("[0-9a-f]{64}")
 LONGEST_FACT = 400
@@ -74,6 +76,8 @@ class AnalysisView:
     known: bool
     """Whether there is an estimate."""
     confirmatory: bool
+    scores: str
+    """Which scores of a filtered metric are read and why, empty where it has no filter."""
     units: str
     samples: str
     missing: str
@@ -87,6 +91,34 @@ class AnalysisView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VariantView:
+    """One of the two things that an analysis may be, of which a switch chooses."""
+
+    analysis: AnalysisView
+    dropped: str
+    state: str
+    decides: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwitchView:
+    name: str
+    analysis: str
+    sentence: str
+    variants: tuple[VariantView, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomesView:
+    """How the replies of one judge step came out, by arm."""
+
+    step: str
+    outcomes: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...], str], ...]
+    """(arm, counts in the order of `outcomes`, share scored)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArmView:
     metric: str
     condition: str
@@ -96,6 +128,8 @@ class ArmView:
     missing: str
     mean: str
     sample_mean: str
+    unfiltered: str
+    """Mean without the filter, empty where the metric has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +138,7 @@ class MissingView:
     condition: str
     units: str
     units_empty: str
-    scored: str
+    completions: str
     missing: str
     filtered: str
 
@@ -173,13 +207,17 @@ class View:
     built_in: tuple[GateView, ...]
     rules: tuple[RuleView, ...]
     no_rule: str
+    switches: tuple[SwitchView, ...]
     lane: int
     forest: tuple[figures.ForestPanel, ...]
     paired: tuple[figures.Paired, ...]
     distributions: tuple[figures.Distribution, ...]
     analyses: tuple[AnalysisView, ...]
     arms: tuple[ArmView, ...]
+    filtered: bool
+    """Whether a metric has a filter, so that arms have two means."""
     missing: tuple[MissingView, ...]
+    outcomes: tuple[OutcomesView, ...]
     transcripts: tuple[TranscriptSet, ...]
     transcript_rule: str
     no_transcripts: str
@@ -197,9 +235,8 @@ def build(
     """The report's content. Pure: the same inputs give the same view."""
     results = {analysis.name: analysis for analysis in decision.analyses}
     gates = [_gate(gate, results) for gate in decision.gates]
-    means = figures.unit_means(manifest.design, measurements)
-    metrics = {metric.name: metric for metric in manifest.design.metrics}
     design = manifest.design
+    arms = _arms(decision, manifest)
     return View(
         epc=decision.epc,
         id=one_line(decision.id),
@@ -220,17 +257,16 @@ def build(
         built_in=tuple(view for view, gate in zip(gates, decision.gates, strict=True) if gate.built_in),
         rules=_rules(decision, manifest),
         no_rule="" if decision.verdict.rule is not None else _no_rule(decision),
+        switches=_switches(decision),
         lane=figures.LANE,
-        forest=figures.forest(decision.analyses),
-        paired=tuple(
-            figures.paired(analysis, analysis.contrast, metrics[analysis.metric], means)
-            for analysis in decision.analyses
-            if analysis.confirmatory and analysis.contrast is not None and analysis.metric in metrics
-        ),
-        distributions=figures.distributions(design, decision.arms, decision.analyses, means, measurements),
-        analyses=tuple(_analysis(analysis) for analysis in decision.analyses),
-        arms=_arms(decision, manifest),
+        forest=figures.forest(figures.drawn(decision.analyses)),
+        paired=tuple(_paired(decision, manifest, measurements)),
+        distributions=figures.distributions(design, decision.arms, decision.analyses, measurements),
+        analyses=tuple(_analysis(analysis) for analysis in decision.analyses if analysis.variant_of is None),
+        arms=arms,
+        filtered=any(arm.unfiltered for arm in arms),
         missing=_missing(manifest, measurements),
+        outcomes=_outcomes(decision, manifest),
         transcripts=_transcripts(transcripts, _untrained(manifest)),
         transcript_rule=(
             f"{numbers.count(design.transcripts, 'completion')} per arm and sample set, drawn with the pre-registered "
@@ -262,6 +298,8 @@ def truth_word(gate: GateResult) -> tuple[str, Tone]:
             return ("PASS", "good") if truth else ("FAIL", "bad")
         case "override" | "kill":
             return ("FIRED", "bad") if truth else ("NOT FIRED", "plain")
+        case "switch":
+            return ("UNFILTERED", "plain") if truth else ("FILTERED", "plain")
         case "follow_up":
             return ("FIRED", "plain") if truth else ("NOT FIRED", "plain")
         case "prediction":
@@ -407,12 +445,112 @@ def _no_rule(decision: Decision) -> str:
     return f"No rule of the table decided: {why}."
 
 
+def _paired(
+    decision: Decision, manifest: Manifest, measurements: Sequence[MeasurementRow]
+) -> Iterator[figures.Paired]:  # fmt: skip
+    """Confirmatory contrasts unit by unit; one whose switch is unknown in both of its variants."""
+    metrics = {metric.name: metric for metric in manifest.design.metrics}
+    confirmatory = {analysis.name: analysis for analysis in decision.analyses if analysis.confirmatory}
+    for analysis in figures.drawn(decision.analyses):
+        registered = confirmatory.get(analysis.variant_of or analysis.name)
+        if registered is None or analysis.contrast is None or analysis.metric not in metrics:
+            continue
+        if analysis.variant_of is not None and registered.bound_to is not None:
+            continue
+        unfiltered = "unfiltered" in (analysis.bound_to, analysis.variant)
+        means = figures.unit_means(manifest.design, measurements, unfiltered=unfiltered)
+        yield figures.paired(
+            analysis, analysis.contrast, metrics[analysis.metric], means, unfiltered=unfiltered
+        )  # fmt: skip
+
+
+def _switches(decision: Decision) -> tuple[SwitchView, ...]:
+    gates = {gate.name: gate for gate in decision.gates}
+    views = []
+    for analysis in decision.analyses:
+        if analysis.bound_by is None:
+            continue
+        gate = gates[analysis.bound_by]
+        if analysis.bound_to is None:
+            state = f"The switch is unknown, so the table was read with both variants of {analysis.name}."
+            flip, same = f"One of them alone would make the verdict {gate.would_flip}.", "Both give the same verdict."
+        else:
+            state = f"The switch is {str(gate.truth).lower()}, so {analysis.name} is its {analysis.bound_to} variant."
+            flip = f"The other variant would make the verdict {gate.would_flip}."
+            same = "The verdict is the same with the other variant."
+        views.append(
+            SwitchView(
+                name=one_line(gate.name),
+                analysis=one_line(analysis.name),
+                sentence=one_line(f"{state} {flip if gate.would_flip else same}"),
+                variants=tuple(
+                    _variant(variant, analysis) for variant in decision.analyses if variant.variant_of == analysis.name
+                ),
+            )
+        )
+    return tuple(views)
+
+
+def _variant(variant: AnalysisResult, governed: AnalysisResult) -> VariantView:
+    decides = governed.bound_to == variant.variant
+    return VariantView(
+        analysis=_analysis(variant),
+        dropped=_drops(variant) or "nothing",
+        state="decides" if decides else "may decide" if governed.bound_to is None else "printed only",
+        decides=decides,
+    )
+
+
+def _rate(share: float | None) -> str:
+    return numbers.unknown("no completion") if share is None else f"{numbers.fixed(100 * share, 1)}%"
+
+
+def _outcomes(decision: Decision, manifest: Manifest) -> tuple[OutcomesView, ...]:
+    """Of every judge step that recorded its outcomes: how many replies of each arm were of which kind."""
+    judging = {step.id for step in manifest.steps if step.kind == "judge"}
+    views = []
+    for step in decision.steps:
+        arms = step.facts.get("outcomes")
+        if step.id not in judging or not isinstance(arms, dict):
+            continue
+        counts: dict[str, Counter[str]] = {arm: Counter(found) for arm, found in arms.items()}
+        kinds = [outcome for outcome in get_args(Outcome) if any(found[outcome] for found in counts.values())]
+        rows = [
+            (
+                one_line(arm),
+                tuple(f"{found[outcome]:,}" for outcome in kinds),
+                _rate(found["scored"] / found.total() if found.total() else None),
+            )
+            for arm, found in sorted(counts.items())
+        ]
+        words = tuple(outcome.replace("_", " ") for outcome in kinds)
+        views.append(OutcomesView(step=one_line(step.id), outcomes=words, rows=tuple(rows)))
+    return tuple(views)
+
+
+def _drops(analysis: AnalysisResult) -> str:
+    """Shares of the scored completions that the filter left out, by arm; empty where there is no filter."""
+    if analysis.filter is None:
+        return ""
+    return ", ".join(f"{one_line(arm.condition)} {_rate(arm.drop_rate)}" for arm in analysis.arms)
+
+
+def _scores(analysis: AnalysisResult) -> str:
+    """`only where coherent >= 50; dropped: a 1.0%, b 2.0%; filtered, as switch drop_rates_differ says`."""
+    parts = [f"only where {analysis.filter}; dropped: {_drops(analysis)}"] if analysis.filter is not None else []
+    if analysis.bound_to is not None:
+        parts.append(f"{analysis.bound_to}, as switch {analysis.bound_by} says")
+    return one_line("; ".join(parts))
+
+
 def _analysis(analysis: AnalysisResult) -> AnalysisView:
     contrast = analysis.contrast is not None
     point = analysis.statistics.get("delta", analysis.statistics.get("value"))
     write = numbers.difference if contrast else numbers.level
     unknown = numbers.unknown(analysis.unknown_because)
     dropped = f", {numbers.count(analysis.n_units_missing, analysis.unit)} left out" if analysis.n_units_missing else ""
+    if analysis.n_units_emptied:
+        dropped += f", {numbers.count(analysis.n_units_emptied, analysis.unit)} emptied by the filter"
     return AnalysisView(
         name=one_line(analysis.name),
         anchor=f"analysis-{figures.slug(analysis.name)}",
@@ -422,6 +560,7 @@ def _analysis(analysis: AnalysisResult) -> AnalysisView:
         test=_test(analysis),
         better=f"{analysis.better} values are better",
         confirmatory=analysis.confirmatory,
+        scores=_scores(analysis),
         units=f"{numbers.count(analysis.n_units, analysis.unit)}{dropped}",
         samples=f"{analysis.n_samples:,}",
         missing=f"{analysis.n_missing:,}",
@@ -486,8 +625,9 @@ def _arms(decision: Decision, manifest: Manifest) -> tuple[ArmView, ...]:
     views = []
     for arm in decision.arms:
         scale = scales.get(arm.metric, (0.0, 1.0))
-        lost = f"{numbers.count(arm.n_missing, 'sample')} missing" if arm.n_missing else "nothing is scored"
-        nothing = numbers.unknown(lost)
+        lost = [f"{numbers.count(arm.n_missing, 'sample')} missing"] if arm.n_missing else []
+        lost += [f"{numbers.count(arm.n_filtered, 'sample')} left out by the filter"] if arm.n_filtered else []
+        nothing = numbers.unknown(", ".join(lost) or "nothing is scored")
         views.append(
             ArmView(
                 metric=one_line(arm.metric),
@@ -502,6 +642,7 @@ def _arms(decision: Decision, manifest: Manifest) -> tuple[ArmView, ...]:
                 missing=f"{arm.n_missing:,}",
                 mean=nothing if arm.mean is None else numbers.level(arm.mean, scale),
                 sample_mean=nothing if arm.sample_mean is None else numbers.level(arm.sample_mean, scale),
+                unfiltered="" if arm.mean_unfiltered is None else numbers.level(arm.mean_unfiltered, scale),
             )
         )
     return tuple(views)
@@ -513,24 +654,32 @@ def _missing(manifest: Manifest, measurements: Sequence[MeasurementRow]) -> tupl
         if row.slice == "all":
             groups[row.metric, row.condition].append(row)
     metrics = [metric.name for metric in manifest.design.metrics]
+    with_filter = {metric.name for metric in manifest.design.metrics if metric.filter is not None}
     arms = [condition.name for condition in manifest.design.conditions]
     order = {(metric, arm): (i, j) for i, metric in enumerate(metrics) for j, arm in enumerate(arms)}
     last = (len(metrics), len(arms))
     views = []
     for metric, condition in sorted(groups, key=lambda key: (order.get(key, last), key)):
         rows = groups[metric, condition]
+        missing, filtered = sum(row.n_missing for row in rows), sum(row.n_filtered for row in rows)
+        scored = filtered + sum(row.n for row in rows)
         views.append(
             MissingView(
                 metric=one_line(metric),
                 condition=one_line(condition),
                 units=f"{len(rows):,}",
                 units_empty=f"{sum(row.value is None for row in rows):,}",
-                scored=f"{sum(row.n for row in rows):,}",
-                missing=f"{sum(row.n_missing for row in rows):,}",
-                filtered=f"{sum(row.n_filtered for row in rows):,}",
+                completions=f"{scored + missing:,}",
+                missing=_counted(missing, scored + missing),
+                filtered=_counted(filtered, scored) if metric in with_filter else "no filter",
             )
         )
     return tuple(views)
+
+
+def _counted(part: int, whole: int) -> str:
+    """`10 (4.2%)`; nothing is just 0."""
+    return f"{part:,} ({_rate(part / whole)})" if part else "0"
 
 
 def _untrained(manifest: Manifest) -> frozenset[str]:
@@ -603,13 +752,18 @@ def _versions(versions: Mapping[str, Sequence[str]]) -> str:
 
 def _steps(decision: Decision, manifest: Manifest) -> tuple[StepView, ...]:
     labels = {step.id: step.label for step in manifest.steps}
+    judging = {step.id for step in manifest.steps if step.kind == "judge"}
     return tuple(
         StepView(
             id=one_line(step.id),
             label=one_line(labels.get(step.id, "")),
             seconds=numbers.seconds(step.seconds),
             key=one_line(step.key),
-            facts=tuple((one_line(name), _fact(value)) for name, value in sorted(step.facts.items())),
+            facts=tuple(
+                (one_line(name), _fact(value))
+                for name, value in sorted(step.facts.items())
+                if not (name == "outcomes" and step.id in judging)  # has a table of its own
+            ),
         )
         for step in decision.steps
     )

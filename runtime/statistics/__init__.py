@@ -7,14 +7,15 @@ from fractions import Fraction
 from typing import assert_never
 
 from epc.compiler.contract.manifest import Analysis, Metric
-from epc.runtime.statistics.estimate import Estimate, InapplicableError, on_lattice
+from epc.runtime.statistics.bootstrap import bootstrap
+from epc.runtime.statistics.estimate import Estimate, InapplicableError, display_tail, exact, on_lattice
 from epc.runtime.statistics.newcombe_paired import newcombe_paired
 from epc.runtime.statistics.paired_bootstrap import paired_bootstrap
 from epc.runtime.statistics.paired_t import paired_t
 from epc.runtime.statistics.sign_flip import sign_flip
 from epc.runtime.statistics.wilson import wilson
 
-__all__ = ["Estimate", "InapplicableError", "analyse"]
+__all__ = ["Estimate", "InapplicableError", "analyse", "interval_tail"]
 
 
 def analyse(
@@ -29,34 +30,59 @@ def analyse(
     if not treatment:
         raise InapplicableError("no unit is left")
     if control is None:
-        if analysis.method != "wilson":
-            raise InapplicableError(f"{analysis.method} estimates a contrast; the level of one arm needs wilson")
-        _needs_rates(analysis, metric)
-        return wilson(treatment, side=analysis.side, alpha=analysis.alpha)
+        return _level(analysis, metric, treatment)
     limit = metric.scale[1] - metric.scale[0]
     differences = on_lattice([treatment[unit] - control[unit] for unit in sorted(treatment)])
+    side, alpha, interval = analysis.side, analysis.alpha, analysis.interval
     match analysis.method:
         case "paired_bootstrap":
             if analysis.p is None or analysis.resamples is None or analysis.seed is None:
                 raise InapplicableError("paired_bootstrap needs p, resamples and seed")
             return paired_bootstrap(
-                differences, p=analysis.p, side=analysis.side, alpha=analysis.alpha, resamples=analysis.resamples,
-                seed=analysis.seed, limit=limit,
+                differences, p=analysis.p, side=side, alpha=alpha, resamples=analysis.resamples, seed=analysis.seed,
+                limit=limit, interval=interval,
             )  # fmt: skip
         case "paired_t":
-            return paired_t(differences, side=analysis.side, alpha=analysis.alpha, limit=limit)
+            return paired_t(differences, side=side, alpha=alpha, limit=limit, interval=interval)
         case "sign_flip":
             return sign_flip(
-                differences, side=analysis.side, alpha=analysis.alpha, resamples=analysis.resamples,
-                seed=analysis.seed, limit=limit,
+                differences, side=side, alpha=alpha, resamples=analysis.resamples, seed=analysis.seed, limit=limit,
+                interval=interval,
             )  # fmt: skip
         case "newcombe_paired":
             _needs_rates(analysis, metric)
-            return newcombe_paired(treatment, control, side=analysis.side, alpha=analysis.alpha)
-        case "wilson":
-            raise InapplicableError("wilson estimates the level of one arm, not a contrast")
+            return newcombe_paired(treatment, control, side=side, alpha=alpha, interval=interval)
+        case "wilson" | "bootstrap":
+            raise InapplicableError(f"{analysis.method} estimates the level of one arm, not a contrast")
         case _:
             assert_never(analysis.method)
+
+
+def _level(analysis: Analysis, metric: Metric, values: Mapping[str, Fraction]) -> Estimate:
+    match analysis.method:
+        case "wilson":
+            _needs_rates(analysis, metric)
+            return wilson(values, side=analysis.side, alpha=analysis.alpha, interval=analysis.interval)
+        case "bootstrap":
+            if analysis.resamples is None or analysis.seed is None:
+                raise InapplicableError("bootstrap needs resamples and seed")
+            return bootstrap(
+                on_lattice([values[unit] for unit in sorted(values)]), side=analysis.side, alpha=analysis.alpha,
+                resamples=analysis.resamples, seed=analysis.seed, scale=metric.scale, interval=analysis.interval,
+            )  # fmt: skip
+        case "paired_bootstrap" | "paired_t" | "sign_flip" | "newcombe_paired":
+            raise InapplicableError(
+                f"{analysis.method} estimates a contrast; the level of one arm needs wilson or bootstrap"
+            )
+        case _:
+            assert_never(analysis.method)
+
+
+def interval_tail(analysis: Analysis) -> Fraction:
+    """Mass on each side of the displayed interval: of the registered level, or of the one that pairs with the test."""
+    if analysis.interval is not None:
+        return (1 - exact(analysis.interval)) / 2
+    return display_tail(analysis.side, exact(analysis.alpha))
 
 
 def _needs_rates(analysis: Analysis, metric: Metric) -> None:

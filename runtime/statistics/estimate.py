@@ -35,8 +35,12 @@ class Lattice:
 
     numerators: tuple[int, ...]
     denominator: int
-    rounded: bool = False
-    """True when the values were put on the fixed point of 10^-9."""
+    unrounded_mean: Fraction | None = None
+    """Mean of the values as they came, where they were put on the fixed point of 10^-9."""
+
+    @property
+    def rounded(self) -> bool:
+        return self.unrounded_mean is not None
 
     @property
     def n(self) -> int:
@@ -48,7 +52,13 @@ class Lattice:
 
     @property
     def mean(self) -> Fraction:
+        """Of the numerators: what resampled means are compared with."""
         return Fraction(self.total, self.n * self.denominator)
+
+    @property
+    def estimate(self) -> Fraction:
+        """Mean of the values themselves, exact: what a threshold is compared with."""
+        return self.mean if self.unrounded_mean is None else self.unrounded_mean
 
     @property
     def scatter(self) -> int:
@@ -80,7 +90,8 @@ def on_lattice(values: Sequence[Fraction]) -> Lattice:
         denominator = math.lcm(denominator, value.denominator)
         if denominator > EXACT_LIMIT:
             numerators = tuple(round(value * FIXED_POINT) for value in values)
-            return Lattice(numerators=numerators, denominator=FIXED_POINT, rounded=True)
+            exact_mean = sum(values, Fraction(0)) / len(values)
+            return Lattice(numerators=numerators, denominator=FIXED_POINT, unrounded_mean=exact_mean)
     return Lattice(numerators=tuple(int(value * denominator) for value in values), denominator=denominator)
 
 
@@ -150,17 +161,34 @@ def side_text(side: Side) -> str:
             assert_never(side)
 
 
-def interval_text(side: Side, alpha: Fraction, *, inverts: bool) -> str:
-    """How lower, upper and the displayed interval are defined; `inverts` when they and the test say the same."""
-    tail = display_tail(side, alpha)
-    return (
-        f" reject is p < {float(alpha):g}. lower and upper are one-sided bounds at {percent(1 - alpha)}; the interval"
-        f" shown is two-sided at {percent(1 - 2 * tail)}" + (", so that interval and test agree." if inverts else ".")
-    )
+def shown_text(paired: Fraction, interval: Fraction | None, *, own: bool, inverts: bool) -> str:
+    """How the displayed interval is defined.
+
+    `paired` is the level that pairs with the test, `interval` the registered one or None; `own` is False for
+    the percentile interval beside a test of another definition; `inverts` when bounds and test say the same.
+    """
+    agree = ", so that interval and test agree" if inverts else ""
+    if interval is None:
+        return f"the interval shown is two-sided at {percent(paired)}{agree}"
+    what = "" if own else " percentile interval of the same resamples"
+    start = f"the interval shown is the two-sided{what or ' interval'} at {percent(interval)} registered for display"
+    if own and interval == paired:
+        return start + agree
+    return f"{start}: the test pairs with {'the one' if own else 'its own'} at {percent(paired)}, so interval and test may disagree"
 
 
 def percent(level: Fraction) -> str:
     return f"{float(100 * level):g}%"
+
+
+Bound = Callable[[Fraction], float]
+"""End of an interval as a function of the mass beyond it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    low: Bound
+    high: Bound
 
 
 def assemble(
@@ -168,39 +196,44 @@ def assemble(
     differences: Lattice,
     side: Side,
     alpha: float,
+    interval: float | None,
     p: float | Fraction,
-    low: Callable[[Fraction], float],
-    high: Callable[[Fraction], float],
+    bounds: Bounds,
     limit: float,
     definition: str,
     inverts: bool = True,
+    percentile: Bounds | None = None,
 ) -> Estimate:
-    """The estimate of a paired contrast from its p and its bounds as functions of the tail mass.
+    """The estimate of a paired contrast from its p and its bounds.
 
     `limit` is hi - lo of the metric's scale: differences lie in [-limit, limit], and bounds are
     clipped to it, since values outside are impossible. `inverts` is False where the bounds are wider
-    than the test implies.
+    than the test implies. `interval` is the registered level of the displayed interval, None for the
+    one that pairs with the test; `percentile` gives its ends where they are not those of `bounds`.
     """
     level = exact(alpha)
-    tail = display_tail(side, level)
+    paired = 1 - 2 * display_tail(side, level)
+    shown = paired if interval is None else exact(interval)
+    display = bounds if interval is None or percentile is None else percentile
+    tail = (1 - shown) / 2
 
     def clipped(value: float) -> float:
         return tidy(min(max(value, -limit), limit))
 
+    said = shown_text(paired, None if interval is None else shown, own=display is bounds, inverts=inverts)
     return Estimate(
         statistics={
-            "delta": tidy(float(differences.mean)),
+            "delta": tidy(float(differences.estimate)),
             "p": float(p),
             "reject": float((exact(p) if isinstance(p, float) else p) < level),
-            "lower": clipped(low(level)),
-            "upper": clipped(high(level)),
-            "ci_low": clipped(low(tail)),
-            "ci_high": clipped(high(tail)),
+            "lower": clipped(bounds.low(level)),
+            "upper": clipped(bounds.high(level)),
+            "ci_low": clipped(display.low(tail)),
+            "ci_high": clipped(display.high(tail)),
         },
-        ci_level=float(1 - 2 * tail),
-        definition=definition
-        + interval_text(side, level, inverts=inverts)
-        + (FIXED_POINT_NOTE if differences.rounded else ""),
+        ci_level=float(shown),
+        definition=f"{definition} reject is p < {float(level):g}. lower and upper are one-sided bounds at"
+        f" {percent(1 - level)}; {said}." + (FIXED_POINT_NOTE if differences.rounded else ""),
         sd=differences.sd,
         skewness=differences.skewness,
     )
@@ -223,6 +256,10 @@ class NoSpread:
         rare = max(Fraction(1, 2**self.differences.n), floor)
         total = self.differences.total
         return p_of(side, rare if total > 0 else Fraction(1), rare if total < 0 else Fraction(1))
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(low=self.low, high=self.high)
 
     def low(self, tail: Fraction) -> float:
         delta = float(self.differences.mean)

@@ -24,7 +24,7 @@ from fractions import Fraction
 from typing import assert_never
 
 from epc.compiler.contract.manifest import Side
-from epc.runtime.statistics.estimate import Estimate, assemble, on_lattice, side_text, significant
+from epc.runtime.statistics.estimate import Bounds, Estimate, assemble, on_lattice, side_text, significant
 from epc.runtime.statistics.wilson import binary, normal_quantile, score_limits
 
 _FAR = 38.0
@@ -111,9 +111,16 @@ def table_of(treatment: Mapping[str, int], control: Mapping[str, int]) -> Paired
 
 
 def newcombe_paired(
-    treatment: Mapping[str, Fraction], control: Mapping[str, Fraction], *, side: Side, alpha: float
+    treatment: Mapping[str, Fraction],
+    control: Mapping[str, Fraction],
+    *,
+    side: Side,
+    alpha: float,
+    interval: float | None = None,
 ) -> Estimate:
     """Estimate treatment - control from unit -> 0 or 1 in both arms, the same units in each.
+
+    `interval` is the registered level of the displayed interval, None for the one that pairs with the test.
 
     Raises InapplicableError where a unit is neither 0 nor 1.
     """
@@ -132,9 +139,12 @@ def newcombe_paired(
         differences=on_lattice([treatment[unit] - control[unit] for unit in sorted(treatment)]),
         side=side,
         alpha=alpha,
+        interval=interval,
         p=significant(p),
-        low=lambda tail: table.lower(normal_quantile(tail)),
-        high=lambda tail: table.upper(normal_quantile(tail)),
+        bounds=Bounds(
+            low=lambda tail: table.lower(normal_quantile(tail)),
+            high=lambda tail: table.upper(normal_quantile(tail)),
+        ),
         limit=1.0,
         definition=(
             f"Newcombe's interval for paired proportions, method 10 (Newcombe 1998, Statistics in Medicine 17:"

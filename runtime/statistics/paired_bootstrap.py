@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from epc.compiler.contract.manifest import Side
 from epc.runtime.statistics.estimate import (
     NO_SPREAD_TEXT,
+    Bounds,
     Estimate,
     Lattice,
     NoSpread,
@@ -61,12 +62,14 @@ def paired_bootstrap(
     resamples: int,
     seed: int,
     limit: float,
+    interval: float | None = None,
     chunk_rows: int | None = None,
 ) -> Estimate:
     """Estimate a paired contrast.
 
     `differences` are the n unit differences in the order of the units' names, `limit` is hi - lo of
-    the metric's scale, `chunk_rows` bounds memory and changes no result.
+    the metric's scale, `interval` the registered level of the displayed interval, which then is the
+    percentile interval of the same resamples; `chunk_rows` bounds memory and changes no result.
     """
     n, total, scatter = differences.n, differences.total, differences.scatter
     definition = (
@@ -76,43 +79,39 @@ def paired_bootstrap(
     if p == "studentized" and scatter == 0:
         flat = NoSpread(differences=differences, limit=limit)
         return assemble(
-            differences=differences, side=side, alpha=alpha, limit=limit, low=flat.low, high=flat.high,
+            differences=differences, side=side, alpha=alpha, interval=interval, limit=limit, bounds=flat.bounds,
             p=flat.p(side, floor=Fraction(1, resamples + 1)), definition=definition + NO_SPREAD_TEXT, inverts=False,
         )  # fmt: skip
 
     counts = count_matrix(seed, n, resamples, chunk_rows=chunk_rows)
+    columns = [differences.numerators]
+    if p == "studentized":
+        columns.append(tuple(x * x for x in differences.numerators))
+    sums, *square_sums = weighted_sums(counts, columns)
     scale = n * differences.denominator
     mean = float(differences.mean)
+    means = as_float(sums) / scale
+    percentile = percentile_bounds(means, ends=(-limit, limit))
     extreme_high: NDArray[np.bool_]
     extreme_low: NDArray[np.bool_]
     match p:
-        case "percentile" | "shift":
-            (sums,) = weighted_sums(counts, [differences.numerators])
-            centre = 0 if p == "percentile" else 2 * total
-            above, below = sums >= centre, sums <= centre
-            extreme_high, extreme_low = (below, above) if p == "percentile" else (above, below)
-            means = as_float(sums) / scale
+        case "percentile":
+            extreme_high, extreme_low = sums <= 0, sums >= 0
+            bounds = percentile
+        case "shift":
+            extreme_high, extreme_low = sums >= 2 * total, sums <= 2 * total
 
             def low(tail: Fraction) -> float:
                 k = rank(resamples, tail)
-                if k == 0:
-                    return -limit
-                if p == "percentile":
-                    return order_statistic(means, k)
-                return 2 * mean - order_statistic(means, resamples + 1 - k)
+                return -limit if k == 0 else 2 * mean - order_statistic(means, resamples + 1 - k)
 
             def high(tail: Fraction) -> float:
                 k = rank(resamples, tail)
-                if k == 0:
-                    return limit
-                if p == "percentile":
-                    return order_statistic(means, resamples + 1 - k)
-                return 2 * mean - order_statistic(means, k)
+                return limit if k == 0 else 2 * mean - order_statistic(means, k)
 
+            bounds = Bounds(low=low, high=high)
         case "studentized":
-            squares = [x * x for x in differences.numerators]
-            sums, square_sums = weighted_sums(counts, [differences.numerators, squares])
-            shifted, spread = _shift_and_spread(sums, square_sums, n, total, differences)
+            shifted, spread = _shift_and_spread(sums, square_sums[0], n, total, differences)
             still = spread == 0
             left, right = _signed_square(shifted) * scatter, spread * (total * abs(total))
             extreme_high, extreme_low = (left >= right) | still, (left <= right) | still
@@ -129,14 +128,30 @@ def paired_bootstrap(
                 k = rank(resamples, tail)
                 return limit if k == 0 else mean - order_statistic(t_for_high, k) * width
 
+            bounds = Bounds(low=low, high=high)
         case _:
             assert_never(p)
     greater = Fraction(1 + int(np.count_nonzero(extreme_high)), resamples + 1)
     less = Fraction(1 + int(np.count_nonzero(extreme_low)), resamples + 1)
     return assemble(
-        differences=differences, side=side, alpha=alpha, limit=limit, low=low, high=high,
-        p=p_of(side, greater, less), definition=definition,
+        differences=differences, side=side, alpha=alpha, interval=interval, limit=limit, bounds=bounds,
+        percentile=None if p == "percentile" else percentile, p=p_of(side, greater, less), definition=definition,
     )  # fmt: skip
+
+
+def percentile_bounds(means: NDArray[np.float64], *, ends: tuple[float, float]) -> Bounds:
+    """Quantiles of resampled means: order statistics at floor((B + 1) tail), the end of the scale where that is 0."""
+    resamples = len(means)
+
+    def low(tail: Fraction) -> float:
+        k = rank(resamples, tail)
+        return ends[0] if k == 0 else order_statistic(means, k)
+
+    def high(tail: Fraction) -> float:
+        k = rank(resamples, tail)
+        return ends[1] if k == 0 else order_statistic(means, resamples + 1 - k)
+
+    return Bounds(low=low, high=high)
 
 
 def _shift_and_spread(

@@ -13,6 +13,7 @@ from typing import assert_never
 from epc.compiler.contract.manifest import Side
 from epc.runtime.statistics.estimate import (
     NO_SPREAD_TEXT,
+    Bounds,
     Estimate,
     Lattice,
     NoSpread,
@@ -22,14 +23,19 @@ from epc.runtime.statistics.estimate import (
 )
 
 
-def paired_t(differences: Lattice, *, side: Side, alpha: float, limit: float) -> Estimate:
-    """Estimate a paired contrast from the unit differences; `limit` is hi - lo of the metric's scale."""
+def paired_t(
+    differences: Lattice, *, side: Side, alpha: float, limit: float, interval: float | None = None
+) -> Estimate:
+    """Estimate a paired contrast from the unit differences; `limit` is hi - lo of the metric's scale.
+
+    `interval` is the registered level of the displayed interval, None for the one that pairs with the test.
+    """
     n = differences.n
     definition = f"Paired t test over {n} units, {n - 1} degrees of freedom (Student 1908); {side_text(side)}."
     if differences.scatter == 0:
         flat = NoSpread(differences=differences, limit=limit)
         return assemble(
-            differences=differences, side=side, alpha=alpha, limit=limit, low=flat.low, high=flat.high,
+            differences=differences, side=side, alpha=alpha, interval=interval, limit=limit, bounds=flat.bounds,
             p=flat.p(side), definition=definition + NO_SPREAD_TEXT, inverts=False,
         )  # fmt: skip
     from scipy.special import stdtr, stdtrit
@@ -51,6 +57,6 @@ def paired_t(differences: Lattice, *, side: Side, alpha: float, limit: float) ->
         return -float(stdtrit(n - 1, float(tail))) * se
 
     return assemble(
-        differences=differences, side=side, alpha=alpha, limit=limit, p=significant(p), definition=definition,
-        low=lambda tail: mean - reach(tail), high=lambda tail: mean + reach(tail),
+        differences=differences, side=side, alpha=alpha, interval=interval, limit=limit, p=significant(p),
+        definition=definition, bounds=Bounds(low=lambda tail: mean - reach(tail), high=lambda tail: mean + reach(tail)),
     )  # fmt: skip

@@ -23,7 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epc.compiler.contract.manifest import Side
-from epc.runtime.statistics.estimate import Estimate, InapplicableError, Lattice, assemble, p_of, rank, side_text
+from epc.runtime.statistics.estimate import (
+    Bounds,
+    Estimate,
+    InapplicableError,
+    Lattice,
+    assemble,
+    p_of,
+    rank,
+    side_text,
+)
 from epc.runtime.statistics.resampling import as_float, order_statistic, sign_matrix, weighted_sums
 
 EXACT_UNITS = 20
@@ -31,9 +40,18 @@ EXACT_UNITS = 20
 
 
 def sign_flip(
-    differences: Lattice, *, side: Side, alpha: float, resamples: int | None, seed: int | None, limit: float
+    differences: Lattice,
+    *,
+    side: Side,
+    alpha: float,
+    resamples: int | None,
+    seed: int | None,
+    limit: float,
+    interval: float | None = None,
 ) -> Estimate:
     """Estimate a paired contrast; `resamples` and `seed` are used above 20 units, where they must be given.
+
+    `interval` is the registered level of the displayed interval, None for the one that pairs with the test.
 
     Raises InapplicableError where they are needed and were not declared.
     """
@@ -65,7 +83,8 @@ def sign_flip(
         return limit if k == 0 else order_statistic(for_high, draws + 1 - k)
 
     return assemble(
-        differences=differences, side=side, alpha=alpha, limit=limit, p=p_of(side, greater, less), low=low, high=high,
+        differences=differences, side=side, alpha=alpha, interval=interval, limit=limit, p=p_of(side, greater, less),
+        bounds=Bounds(low=low, high=high),
         definition=f"Sign-flip test of the mean over {n} units, {how} (Fisher 1935, section 21); {side_text(side)}.",
     )  # fmt: skip
 

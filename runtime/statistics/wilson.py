@@ -42,11 +42,14 @@ def binary(values: Mapping[str, Fraction], method: str) -> dict[str, int]:
     return {unit: int(value) for unit, value in values.items()}
 
 
-def wilson(values: Mapping[str, Fraction], *, side: Side, alpha: float) -> Estimate:
-    """Level of one arm from unit -> 0 or 1. It has bounds and no p, since it states no null value."""
+def wilson(values: Mapping[str, Fraction], *, side: Side, alpha: float, interval: float | None = None) -> Estimate:
+    """Level of one arm from unit -> 0 or 1. It has bounds and no p, since it states no null value.
+
+    `interval` is the registered level of the displayed interval, None for the one that pairs with the bounds.
+    """
     outcomes = binary(values, "wilson")
     n, successes, level = len(outcomes), sum(outcomes.values()), exact(alpha)
-    tail = display_tail(side, level)
+    tail = display_tail(side, level) if interval is None else (1 - exact(interval)) / 2
     lower, upper = score_limits(successes, n, normal_quantile(level))
     ci_low, ci_high = score_limits(successes, n, normal_quantile(tail))
     return Estimate(

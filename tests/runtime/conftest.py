@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from epc.compiler.contract.canonical import content_key, sha256_text
-from epc.compiler.contract.manifest import Design, Manifest, Resources, Step, StepKind
+from epc.compiler.contract.manifest import Design, Manifest, Pending, Resources, Step, StepKind
 from epc.compiler.emit import environment
 
 SCRIPT = """\
@@ -52,6 +52,8 @@ class ToyBundle:
         self.threads: dict[str, int] = {}
         self.lock = "seeds: [1]\ngates: {dead: {when: headline.delta < 0.05}}\n"
         self.figures: dict[str, float] = {}
+        self.arithmetic: dict[str, str] = {}
+        self.pending: tuple[Pending, ...] = ()
         self.compile()
 
     def compile(self) -> Manifest:
@@ -72,6 +74,7 @@ class ToyBundle:
         manifest = Manifest(
             epc="0", id="toy", title="toy", mode="real", spec="specs/toy.yaml", spec_sha256="0" * 64,
             lock_sha256=sha256_text(self.lock), steps=tuple(steps), figures=self.figures,
+            arithmetic=self.arithmetic, pending=self.pending,
             design=Design(question="?", conditions=(), metrics=(), analyses=(), gates=(), verdicts=(), seeds=(1,)),
         )  # fmt: skip
         (self.root / "steps").mkdir(parents=True, exist_ok=True)

@@ -74,6 +74,9 @@ def nothing(project: Path) -> None:
         (edited_lock, ["run"], 2, "R075"),
         (nothing, ["amend", "--reason", "none"], 2, "R0754"),
         (nothing, ["run", "--until", "tain"], 2, "tain"),
+        (no_bundle, ["freeze"], 2, "R0106"),
+        (no_bundle, ["freeze", "specs/quickstart.yaml"], 2, "R0101"),
+        (newer_schema, ["freeze"], 2, "R0103"),
     ],
 )
 def test_one_clear_error(
@@ -141,6 +144,22 @@ def test_check_reports_as_json_and_for_github(project: Path, capsys: pytest.Capt
     assert (row["code"], row["file"]) == ("E0501", "specs/quickstart.yaml")
     assert main(["check", "specs/quickstart.yaml", "--format", "github"]) == 2
     assert "::error file=specs/quickstart.yaml,line=" in capsys.readouterr().err
+
+
+def test_approve_shows_what_it_approves(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = json.loads(manifest_of(project).read_text())
+    data["figures"] |= {"judge_calls": 24000, "usd": 133.2}
+    data["arithmetic"] |= {"usd": "24,000 x $0.00555"}
+    manifest_of(project).write_text(json.dumps(data))
+    capsys.readouterr()
+    assert main(["approve"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("quickstart: Does a catch-and-reset reflex survive")
+    lines = {line.split("  ")[1].strip(): line for line in out.splitlines()[1:-1]}
+    assert lines["dollars"].endswith("133.20  24,000 x $0.00555")
+    assert "24,000" in lines["judge calls"]
+    assert "completions" in lines
+    assert out.splitlines()[-1].startswith("approved: ")
 
 
 @pytest.mark.parametrize("name", ["spec", "manifest", "decision", "sample", "judgement", "measurement"])

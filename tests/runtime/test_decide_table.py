@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from epc.compiler.contract.logic import And, Atom, Name, Not, Or, Predicate, Truth, evaluate
 from epc.compiler.contract.manifest import VerdictRule
 from epc.runtime.gates import Evaluated
-from epc.runtime.verdict import label_of, would_flip
+from epc.runtime.verdict import Reading, label_of, would_flip
 
 NAMES = ("g0", "g1", "g2", "g3")
 LABELS = ("KILL", "SUCCESS", "INCONCLUSIVE")
@@ -44,6 +44,10 @@ def gates(values: Mapping[str, Truth]) -> list[Evaluated]:
     return [Evaluated(name=name, role="success", text=name, truth=truth) for name, truth in values.items()]
 
 
+def one(found: Sequence[Evaluated]) -> list[Reading]:
+    return [Reading(gates=found)]
+
+
 def brute_force(rules: Sequence[VerdictRule], values: Mapping[str, Truth]) -> str:
     labels = set()
     for completion in itertools.product((True, False), repeat=len(values)):
@@ -63,7 +67,7 @@ def brute_force(rules: Sequence[VerdictRule], values: Mapping[str, Truth]) -> st
 @given(tables, truths)
 def test_the_label_is_that_of_every_completion(rows: list[tuple[Predicate, str]], values: tuple[Truth, ...]) -> None:
     named = dict(zip(NAMES, values, strict=True))
-    assert label_of(table(rows), gates(named)) == brute_force(table(rows), named)
+    assert label_of(table(rows), one(gates(named))) == brute_force(table(rows), named)
 
 
 @settings(max_examples=150, deadline=None)
@@ -75,7 +79,7 @@ def test_would_flip_tells_the_labels_of_the_other_truths(
     label = brute_force(rules, named)
     others = {brute_force(rules, {**named, name: value}) for value in (True, False) if value is not named[name]}
     (gate,) = [gate for gate in gates(named) if gate.name == name]
-    found = would_flip(gate, gates(named), rules, label)
+    found = would_flip(gate, one(gates(named)), rules, label)
     assert (set() if found is None else set(found.split(" or "))) == others - {label}
 
 
@@ -84,13 +88,13 @@ def test_a_table_of_many_unknown_gates_is_decided_by_the_rule_that_is_known() ->
     unknown = {f"u{i}": None for i in range(60)}
     everything = Or(operands=tuple(Name(name=name) for name in unknown))
     rules = table([(Name(name="dead"), "KILL"), (everything, "SUCCESS")])
-    assert label_of(rules, gates({"dead": True, **unknown})) == "KILL"
+    assert label_of(rules, one(gates({"dead": True, **unknown}))) == "KILL"
     rules = table([(And(operands=(Name(name="alive"), everything)), "SUCCESS")])
-    assert label_of(rules, gates({"alive": False, **unknown})) == "INCONCLUSIVE"
+    assert label_of(rules, one(gates({"alive": False, **unknown}))) == "INCONCLUSIVE"
 
 
 def test_a_validity_gate_that_is_not_true_stands_above_the_table() -> None:
     rules = table([(Name(name="g0"), "KILL")])
     for truth in (False, None):
         validity = Evaluated(name="v", role="validity", text="v", truth=truth)
-        assert label_of(rules, [validity, *gates({"g0": True})]) == "INVALID"
+        assert label_of(rules, one([validity, *gates({"g0": True})])) == "INVALID"

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from epc.compiler.contract.canonical import sha256_text
+from epc.compiler.contract.manifest import Pending
 from epc.runtime import engine, journal, locking, progress, registration
 from epc.runtime.errors import Fault
 from epc.runtime.step import FinishRecord
@@ -134,6 +136,88 @@ def test_snakemake_never_deletes_a_finish_record(toy: Any) -> None:
         assert (toy.store(step_id) / "finished.json").exists()
         assert (toy.store(step_id) / "out.txt").exists()
     assert "already finished" in (toy.root / "logs/train.log").read_text()
+
+
+# What waits for a freeze ---------------------------------------------------------------------
+
+BUILT = Pending(name="data.traces", kind="built", file="data")
+EXTERNAL = Pending(name="prompts.heldout", kind="external", file="ext/p.txt", source="a paper")
+ROWS = '{"messages": []}\n' * 3
+
+
+def build_rows(toy: Any) -> None:
+    toy.bodies["data"] = f"    (step.out / 'rows.jsonl').write_text({ROWS!r})"
+
+
+def test_nothing_is_trained_before_built_rows_are_frozen(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_rows(toy)
+    toy.pending = (BUILT,)
+    toy.lock = "data: {traces: {sha256: pending}}\n"
+    toy.compile()
+    monkeypatch.chdir(toy.root)
+    console = Console(file=StringIO(), width=200)
+    with pytest.raises(Fault) as caught:
+        engine.run(toy.root, cores=2, console=console)
+    fault = caught.value
+    assert (fault.code, fault.exit_code, fault.place) == ("R0762", 2, "specs/toy.yaml")
+    assert fault.fact == (
+        "train, sample wait until the data are frozen\n"
+        f"       data.traces: store/{toy.key('data')}/rows.jsonl, 3 rows, SHA-256 {sha256_text(ROWS)}"
+    )
+    assert "epc freeze specs/toy.yaml" in fault.remedy
+    assert "all 2 steps that need not wait are finished, 2 of them now" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert toy.ran() == ["data", "other"]
+
+    with pytest.raises(Fault, match="R0762"):  # nothing is left to do but to freeze
+        run(toy)
+    assert toy.ran() == []
+    assert run(toy, until="data")[0] == 0
+
+    new = toy.lock.replace("pending", sha256_text(ROWS))
+    registration.freeze(toy.root, toy.manifest, new, {"data.traces": sha256_text(ROWS)})
+    toy.lock, toy.pending = new, ()
+    toy.compile()
+    code, said = run(toy)
+    assert (code, toy.ran()) == (0, ["sample", "train"])
+    assert "deviation" not in said
+
+
+def test_a_preparation_that_fails_is_told_first(toy: Any) -> None:
+    toy.bodies["data"] = "    sys.exit('the texts are gone')"
+    toy.pending = (BUILT,)
+    toy.compile()
+    code, said = run(toy)
+    assert code == 1
+    assert "the texts are gone" in said
+    assert "not run: train" not in said
+
+
+@pytest.mark.parametrize("until", [None, "data"])
+def test_nothing_runs_before_external_files_are_frozen(toy: Any, until: str | None) -> None:
+    toy.pending = (EXTERNAL, BUILT)
+    toy.figures = {"usd": 5.0}
+    toy.compile()
+    with pytest.raises(Fault) as caught:
+        run(toy, until=until)
+    assert caught.value.code == "R0761"
+    assert caught.value.fact.splitlines()[1:] == [
+        "       prompts.heldout: ext/p.txt, relative to specs/toy.yaml (put it there; from a paper)"
+    ]
+    assert toy.ran() == []
+    assert journal.read(toy.root) == []
+
+
+def test_the_plan_says_what_must_be_frozen_first(toy: Any) -> None:
+    toy.pending = (BUILT,)
+    toy.compile()
+    finish(toy, "other")
+    waits = ("waits", "waits for epc freeze of data.traces")
+    expected = {"data": ("run", "never run"), "train": waits, "other": ("done", "finished"), "sample": waits}
+    assert reasons(toy) == expected
+    assert run(toy, plan_only=True)[1].endswith("3 of 4 steps must run\nepc freeze must fill in first: data.traces\n")
+    toy.pending = (EXTERNAL, BUILT)
+    toy.compile()
+    assert reasons(toy)["data"] == ("waits", "waits for epc freeze of prompts.heldout")
 
 
 # What is kept --------------------------------------------------------------------------------
@@ -299,6 +383,22 @@ def test_what_stops_a_run_before_it_begins(toy: Any, monkeypatch: pytest.MonkeyP
     assert fact in caught.value.fact
     assert remedy in caught.value.remedy
     assert toy.ran() == []
+
+
+def test_the_cost_is_shown_before_anything_is_dispatched(toy: Any) -> None:
+    toy.figures = {"judge_calls": 24000.0, "usd": 133.2}
+    toy.arithmetic = {"usd": "24,000 x $0.00555"}
+    toy.compile()
+    console = Console(file=StringIO(), width=200)
+    with pytest.raises(Fault, match="R0704"):
+        engine.run(toy.root, cores=2, console=console)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "judge calls  24,000" in said
+    assert "dollars      133.20  24,000 x $0.00555" in said
+    assert toy.ran() == []
+    assert not (toy.root / "store").exists()
+    registration.approve(toy.root, toy.manifest)
+    assert run(toy)[0] == 0
 
 
 def test_a_second_run_is_told_who_runs(toy: Any) -> None:

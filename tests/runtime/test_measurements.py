@@ -168,3 +168,41 @@ def test_grouping_keeps_other_slices_out_of_the_units() -> None:
     found = group([tuned(1), tuned(1, slice="hard", unit="p2"), tuned(1, unit="p3")])
     assert found.units("rate") == ["p1", "p3"]
     assert len(found.rows) == 3
+
+
+def kept(n: int, missing: int, filtered: int, total: int = 0) -> MeasurementRow:
+    return tuned(1, n=n, n_missing=missing, n_filtered=filtered, total=total, value=total / n if n else None)
+
+
+@pytest.mark.parametrize(
+    ("row", "fill", "value", "emptied"),
+    [
+        (kept(2, 0, 2, total=1), None, Fraction(1, 2), False),
+        (kept(2, 0, 2, total=1), Fraction(0), Fraction(1, 2), False),  # what was filtered is known
+        (kept(2, 2, 2, total=1), Fraction(0), Fraction(1, 4), False),
+        (kept(0, 0, 4), None, None, True),
+        (kept(0, 0, 4), Fraction(1), None, True),  # never filled: nothing is missing
+        (kept(0, 1, 3), None, None, False),
+        (kept(0, 1, 3), Fraction(1), Fraction(1), False),
+        (kept(0, 4, 0), None, None, False),
+    ],
+)
+def test_what_the_filter_empties_is_not_missing(
+    row: MeasurementRow, fill: Fraction | None, value: Fraction | None, emptied: bool
+) -> None:
+    unit = Unit(rows={1: row})
+    assert (unit.value((1,), fill), unit.emptied((1,))) == (value, emptied)
+
+
+def test_a_unit_that_also_lacks_a_seed_is_missing_and_not_emptied() -> None:
+    unit = Unit(rows={1: kept(0, 0, 4)})
+    assert unit.emptied((1,))
+    assert not unit.emptied((1, 2))
+    assert not Unit(rows={1: kept(0, 0, 4), 2: tuned(2, n=0, n_missing=4, total=0, value=None)}).emptied((1, 2))
+
+
+def test_unfiltered_rows_are_kept_apart() -> None:
+    found = group([tuned(1), tuned(1, slice="unfiltered", total=3, value=0.75)])
+    cell = ("rate", "tuned")
+    assert found.cells[cell]["p1"].value((1,)) == Fraction(1, 4)
+    assert found.unfiltered[cell]["p1"].value((1,)) == Fraction(3, 4)

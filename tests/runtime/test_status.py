@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from epc.compiler.contract.manifest import Pending
 from epc.runtime import journal, locking, progress, registration
 from epc.runtime.status import status
 from epc.runtime.step import FinishRecord
@@ -109,3 +110,35 @@ def test_a_damaged_record_is_a_line_not_an_error(toy: Any) -> None:
     said = lines(toy)
     assert "run         data    finish record unreadable" in said
     assert any(line.startswith("deviations  not known: the finish record of step data") for line in said)
+
+
+def test_what_is_pending_frozen_and_to_be_approved(toy: Any) -> None:
+    toy.lock = "data: {traces: {sha256: pending}}\n"
+    toy.figures = {"usd": 5.0}
+    toy.pending = (
+        Pending(name="prompts.heldout", kind="external", file="ext/p.txt", source="a paper"),
+        Pending(name="data.traces", kind="built", file="data"),
+    )
+    toy.compile()
+    said = lines(toy)
+    assert said[3:6] == [
+        "approval    needed: it costs about 5.00 USD; epc approve",
+        "pending     prompts.heldout: ext/p.txt, relative to specs/toy.yaml (put it there; from a paper)",
+        "pending     data.traces: the rows of data",
+    ]
+    registration.approve(toy.root, toy.manifest)
+    new = toy.lock.replace("pending", "a" * 64)
+    registration.freeze(toy.root, toy.manifest, new, {"data.traces": "a" * 64})
+    toy.lock, toy.pending = new, ()
+    toy.compile()
+    approved, _, frozen = journal.read(toy.root)
+    assert lines(toy)[2:5] == [
+        f"registered  {frozen.at}",
+        f"approved    {approved.at}  up to 5.00 USD, 0 GPU-hours",
+        f"frozen      {frozen.at}  data.traces  {'a' * 64}",
+    ]
+
+
+def test_the_commit_of_the_registration(toy: Any) -> None:
+    journal.append(toy.root, "registered", lock_sha256=toy.manifest.lock_sha256, commit="c" * 40, dirty=True)
+    assert lines(toy)[3] == f"commit      {'c' * 40}  (with changes that are not committed)"

@@ -126,7 +126,7 @@ def test_every_scored_unit_is_in_exactly_one_bar(cases: dict[str, Any]) -> None:
     for case in (cases["success"], cases["invalid"]):
         design = case.manifest.design
         drawn = figures.distributions(
-            design, case.decision.arms, case.decision.analyses, figures.unit_means(design, case.measurements), case.measurements
+            design, case.decision.arms, case.decision.analyses, case.measurements
         )  # fmt: skip
         assert [figure.metric for figure in drawn] == [metric.name for metric in design.metrics]
         for figure in drawn:
@@ -163,7 +163,7 @@ def test_bins_follow_the_values_a_unit_can_have(
     ]  # fmt: skip
     metric = case.manifest.design.metrics[2].model_copy(update={"scale": scale})
     design = case.manifest.design.model_copy(update={"metrics": (metric,)})
-    (figure,) = figures.distributions(design, (), (), figures.unit_means(design, rows), rows)
+    (figure,) = figures.distributions(design, (), (), rows)
     assert [bar.title for bar in figure.rows[0].bars] == titles
     assert figure.rows[0].mean is None
     assert figure.rows[0].mean_text == "unknown: not every item is scored"

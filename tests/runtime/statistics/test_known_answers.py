@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from epc.compiler.contract.manifest import Side
+from epc.runtime.statistics.bootstrap import bootstrap
 from epc.runtime.statistics.estimate import Lattice, on_lattice
+from epc.runtime.statistics.fisher import fisher_two_sided
 from epc.runtime.statistics.newcombe_paired import PairedTable, newcombe_paired
 from epc.runtime.statistics.paired_bootstrap import PDefinition, paired_bootstrap
 from epc.runtime.statistics.paired_t import paired_t
@@ -186,3 +188,80 @@ def test_wilson(successes: int, n: int, interval: tuple[float, float]) -> None:
     assert (round(found.statistics["ci_low"], 4), round(found.statistics["ci_high"], 4)) == interval
     assert found.statistics["value"] == successes / n
     assert "p" not in found.statistics
+
+
+R_BOOT = lattice("10 12 12.5 12.5 13.9 15 21 22 23 34 50 81 89 121 134 213")
+"""The data on which scipy compares its bootstrap with R's package boot (scipy's test_bootstrap_against_R)."""
+
+
+def test_the_bootstrap_of_one_arm_has_the_percentile_interval_of_r() -> None:
+    found = bootstrap(
+        R_BOOT, side="two_sided", alpha=0.05, resamples=300_000, seed=3, scale=(0.0, 1000.0)
+    )  # fmt: skip
+    assert (found.statistics["ci_low"], found.statistics["ci_high"]) == pytest.approx((28.86, 84.21), rel=0.005)
+    assert found.statistics["value"] == pytest.approx(53.99375, abs=1e-12)
+    assert found.ci_level == 0.95
+    assert "p" not in found.statistics
+
+
+@pytest.mark.parametrize(
+    ("p", "interval"), [("percentile", (28.86, 84.21)), ("shift", (28.86, 84.21)), ("studentized", (28.86, 84.21))]
+)
+def test_a_registered_interval_is_the_percentile_interval_whatever_the_p(
+    p: PDefinition, interval: tuple[float, float]
+) -> None:
+    """Against a control of zeros the differences are the data themselves."""
+    found = paired_bootstrap(
+        R_BOOT, p=p, side="greater", alpha=0.05, resamples=100_000, seed=3, limit=1000.0, interval=0.95
+    )  # fmt: skip
+    assert (found.statistics["ci_low"], found.statistics["ci_high"]) == pytest.approx(interval, rel=0.01)
+    assert found.ci_level == 0.95
+
+
+def test_the_basic_interval_of_r_is_the_shift_bootstraps_own() -> None:
+    found = paired_bootstrap(R_BOOT, p="shift", side="two_sided", alpha=0.05, resamples=100_000, seed=3, limit=1000.0)
+    assert (found.statistics["ci_low"], found.statistics["ci_high"]) == pytest.approx((23.77, 79.12), rel=0.01)
+
+
+def test_bootstrap_bounds_of_one_arm_are_exact_quantiles() -> None:
+    """The share of resampled means below each bound, from the convolution of the values."""
+    values = lattice("0 0 1 2 3 3 4 9")
+    found = bootstrap(values, side="greater", alpha=0.05, resamples=99_999, seed=5, scale=(0.0, 9.0)).statistics
+    ways, n = bootstrap_total(values), values.n
+    below = sum(count for total, count in ways.items() if total < round(found["lower"] * n)) / n**n
+    at_most = sum(count for total, count in ways.items() if total <= round(found["lower"] * n)) / n**n
+    assert below < 0.05 < at_most
+
+
+@pytest.mark.parametrize(
+    ("table", "p"),
+    [
+        # R. A. Fisher, Statistical Methods for Research Workers, section 21.02: convictions of like-sex twins.
+        ((10, 13, 2, 17), 0.000537),
+        # The lady tasting tea, all four right: one way in C(8, 4), two-sided twice that.
+        ((4, 4, 0, 4), 2 / 70),
+        # Judge errors before and after an attack: 0/240 and 10/240.
+        ((0, 240, 10, 240), 0.001775),
+        ((1, 240, 3, 240), 0.6233),
+        ((0, 5, 0, 7), 1.0),
+        ((5, 5, 7, 7), 1.0),
+    ],
+)
+def test_fisher_two_sided(table: tuple[int, int, int, int], p: float) -> None:
+    first, n1, second, n2 = table
+    assert float(fisher_two_sided(first, n1, second, n2)) == pytest.approx(p, rel=1e-3)
+    assert fisher_two_sided(first, n1, second, n2) == fisher_two_sided(second, n2, first, n1)
+
+
+def test_fisher_agrees_with_scipy() -> None:
+    from scipy.stats import fisher_exact
+
+    for n1, n2 in ((12, 9), (30, 30), (240, 237)):
+        for first, second in itertools.product((0, 1, 3, 7), (0, 2, 5, 9)):
+            expected = fisher_exact([[first, n1 - first], [second, n2 - second]]).pvalue
+            assert float(fisher_two_sided(first, n1, second, n2)) == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_fisher_refuses_what_is_no_count() -> None:
+    with pytest.raises(ValueError, match="no counts"):
+        fisher_two_sided(5, 4, 0, 4)

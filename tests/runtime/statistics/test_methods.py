@@ -309,13 +309,70 @@ def test_newcombe_test_and_bound_agree_on_every_small_table() -> None:
         (analysis("newcombe_paired"), "one 0 or 1 per unit, but unit unit000 has 0.375"),
         (analysis("studentized", seed=None), "needs p, resamples and seed"),
         (analysis("wilson"), "the level of one arm"),
-        (analysis("paired_t", contrast=None, arm="a"), "needs wilson"),
+        (analysis("paired_t", contrast=None, arm="a"), "needs wilson or bootstrap"),
+        (analysis("bootstrap"), "the level of one arm"),
+        (analysis("bootstrap", contrast=None, arm="a", seed=None), "needs resamples and seed"),
     ],
 )
 def test_a_method_that_does_not_apply_says_why(change: Analysis, reason: str) -> None:
     treatment, control = arms([3, 8], [0, 8])
     with pytest.raises(InapplicableError, match=reason):
         analyse(change, metric(), treatment, control if change.arm is None else None)
+
+
+@pytest.mark.parametrize("method", [*METHODS, "newcombe_paired"])
+@pytest.mark.parametrize(("side", "pair"), [("greater", 0.95), ("two_sided", 0.975)])
+def test_a_registered_interval_changes_nothing_but_itself(method: str, side: Side, pair: float) -> None:
+    rates = method == "newcombe_paired"
+    data = arms(*(([1, 0, 1, 1] * 6, [0, 0, 1, 0] * 6, 1) if rates else (eighths(24, 3), eighths(24, 4))))
+    own = analyse(analysis(method, side), metric(), *data)
+    registered = analyse(analysis(method, side, interval=0.8), metric(), *data)
+    shown = ("ci_low", "ci_high")
+    assert {k: v for k, v in own.statistics.items() if k not in shown} == {
+        k: v for k, v in registered.statistics.items() if k not in shown
+    }
+    assert (own.ci_level, registered.ci_level) == (pair, 0.8)
+    assert registered.statistics["ci_low"] > own.statistics["ci_low"]
+    assert registered.statistics["ci_high"] < own.statistics["ci_high"]
+    assert "at 80% registered for display" in registered.definition
+    assert f"at {100 * pair:g}%, so interval and test may disagree" in registered.definition
+    percentile = "percentile interval of the same resamples" in registered.definition
+    assert percentile is (method in ("shift", "studentized"))
+
+
+@pytest.mark.parametrize("method", ["percentile", "paired_t", "sign_flip"])
+def test_registering_the_level_that_pairs_with_the_test_changes_no_number(method: str) -> None:
+    data = arms(eighths(24, 3), eighths(24, 4))
+    own, registered = (
+        analyse(analysis(method, "greater", interval=level), metric(), *data) for level in (None, 0.95)
+    )  # fmt: skip
+    assert own.statistics == registered.statistics
+    assert "at 95% registered for display, so that interval and test agree" in registered.definition
+
+
+def test_the_level_of_one_arm_on_any_scale() -> None:
+    values = {f"unit{i:03d}": Fraction(x * 10, 3) for i, x in enumerate(eighths(24, 3))}
+    level = analysis("bootstrap", contrast=None, arm="a", interval=0.5)
+    found = analyse(level, metric((0, 100)), values, None)
+    assert found.statistics["value"] == pytest.approx(float(sum(values.values()) / 24), abs=1e-12)
+    assert set(found.statistics) == {"value", "lower", "upper", "ci_low", "ci_high"}
+    s = found.statistics
+    assert s["lower"] < s["ci_low"] < s["value"] < s["ci_high"] < s["upper"]
+    few = analyse(analysis("bootstrap", contrast=None, arm="a", resamples=30), metric((0, 100)), values, None)
+    assert (few.statistics["lower"], few.statistics["upper"]) == (0, 100)  # floor(31 x .025) = 0
+
+
+def test_estimates_are_exact_where_the_lattice_is_rounded() -> None:
+    """Differences 5 + e over 31 and 37 and so on, where the e cancel: rounded to 10^-9 they do not."""
+    values = [5 + Fraction(k, n) for n in (31, 37, 41, 43, 47, 29, 38, 34) for k in (1, 1, -2)]
+    found = on_lattice(values)
+    assert found.rounded
+    assert found.mean != 5
+    assert found.estimate == 5
+    treatment = {f"u{i}": value for i, value in enumerate(values)}
+    control = dict.fromkeys(treatment, Fraction(0))
+    for method in (*METHODS[:4],):
+        assert analyse(analysis(method), metric((0, 100)), treatment, control).statistics["delta"] == 5.0
 
 
 def test_proportions_need_the_unit_scale_and_sign_flips_beyond_twenty_units_a_seed() -> None:

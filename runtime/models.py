@@ -193,12 +193,12 @@ def load_arm(model_dir: Path, adapter: Path | None, *, dtype: str) -> PreTrained
         refuse_empty(adapter)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model: Any = AutoModelForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, dtype))
+    model.to(device)  # before the adapter comes: to merge into a 7B model takes a minute on a processor
     stop = model.generation_config.eos_token_id
     if adapter is not None:
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     # Some models ship sampling defaults (top_k, repetition penalty) that nobody registered.
     model.generation_config = GenerationConfig(eos_token_id=stop)  # type: ignore[no-untyped-call]
-    model.to(device)
     loaded: PreTrainedModel = model.eval()
     return loaded
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
     from epc.runtime.step import Step
 
+FINGERPRINT_PERIOD = 251
+"""A prime: bytes that far apart have the same weight in a fingerprint."""
+FINGERPRINT_ROWS = 1 << 17
+"""Periods summed at a time: 33 MB of weights."""
+
 
 def progress_callback(step: Step) -> TrainerCallback:
     """A callback that publishes step, loss and tokens/s, and stops with Fault R0331 on a loss that is not finite."""
@@ -75,11 +80,16 @@ def _fingerprint(tensor: torch.Tensor) -> int:
     """Sum of the tensor's bytes, each weighted by its place modulo a prime: a changed weight changes it."""
     import torch
 
-    data = tensor.detach().contiguous().view(torch.uint8).flatten()
-    weights = torch.arange(1, 252, device=data.device)
-    rows = data[: len(data) // 251 * 251].view(-1, 251).sum(dim=0, dtype=torch.int64)
-    rest = data[len(data) // 251 * 251 :].to(torch.int64)
-    return int((rows * weights).sum() + (rest * weights[: len(rest)]).sum())
+    weights = torch.arange(1, FINGERPRINT_PERIOD + 1, device=tensor.device)
+    total = torch.zeros((), dtype=torch.int64, device=tensor.device)
+    data = tensor.detach().contiguous().view(-1).view(torch.uint8)
+    # Piece by piece, because the sum widens each byte to eight: the embedding of a 7B model would take 8 GiB at once.
+    for piece in torch.split(data, FINGERPRINT_PERIOD * FINGERPRINT_ROWS):
+        whole = len(piece) // FINGERPRINT_PERIOD * FINGERPRINT_PERIOD
+        rows = piece[:whole].view(-1, FINGERPRINT_PERIOD).sum(dim=0, dtype=torch.int64)
+        rest = piece[whole:].to(torch.int64)
+        total += (rows * weights).sum() + (rest * weights[: len(rest)]).sum()
+    return int(total)
 
 
 def verify(trainer: Any, before: Snapshot, *, optimizer_steps: int, place: Path) -> dict[str, Any]:

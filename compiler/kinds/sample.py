@@ -33,7 +33,7 @@ def engine(plan: Lowering, longest: int) -> dict[str, Any]:
         case "transformers":
             return {"engine": "transformers", "batch_size": BATCH_SIZE, "threads": 2}
         case "vllm":
-            return {"engine": "vllm", "chunk": CHUNK, "max_model_len": _context(plan, longest), "threads": 2}
+            return {"engine": "vllm", "chunk": CHUNK, "max_model_len": _context(plan, longest)}
 
 
 def _context(plan: Lowering, longest: int) -> int:
@@ -102,7 +102,7 @@ def lower(plan: Lowering) -> str | None:
     systems = {name: text for name in plan.spec.conditions if (text := plan.spec.system(name)) is not None}
     constants = {
         "model": model_id, "dtype": plan.spec.model.dtype, "arms": found, "systems": systems, "sets": sets,
-        "pieces": pieces, **engine(plan, longest), "max_lora_rank": lora_rank(plan), "gpu_memory": None,
+        "pieces": pieces, **engine(plan, longest), "max_lora_rank": lora_rank(plan),
     }  # fmt: skip
     return plan.add(
         id="sample", kind="sample", label=f"sample {completions:,} completions from {len(found)} arms", needs=needs,
@@ -110,7 +110,6 @@ def lower(plan: Lowering) -> str | None:
         origins={
             "model": "the model step", "dtype": ("model", "dtype"), "arms": ("conditions",), "sets": ("sample",),
             "systems": ("conditions",), "pieces": "content keys", **ENGINE_ORIGINS, "max_lora_rank": ("train",),
-            "gpu_memory": "execution plan",
         },
         resources=Resources(threads=2, gpu=1),
         pieces=tuple(Piece(key=key, condition=c, seed=s, set=name) for (c, s, name), key in pieces.items()),

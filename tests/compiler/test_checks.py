@@ -43,6 +43,7 @@ CASES: list[tuple[str, list[Edit], str, str]] = [
     ("missing file", [("prompts/heldout.txt", "prompts/heldouts.txt")], "E0401", 'did you mean "heldout.txt"?'),
     ("absolute path", [("file: prompts/heldout.txt", "file: /etc/hosts")], "E0404", "relative to the spec"),
     ("task that is no task", [("lm_eval: tasks/mini_choice.yaml", "lm_eval: data/topics.txt")], "E0409", "is not a local lm-eval task"),
+    ("rows that are known and said to be pending", [("    rows: 64\n    seed: 1\n", "    rows: 64\n    seed: 1\n    sha256: pending\n")], "E0412", "delete the key, or write sha256: "),
     # counts
     ("prompt count", [("count: 24", "count: 48")], "E0501", "has 24 prompts, declared 48"),
     ("item count", [("items: 240", "items: 250")], "E0503", "has 240 items, declared 250"),

@@ -128,5 +128,5 @@ def test_a_hub_task_that_cannot_be_fetched_is_one_clear_error(tmp_path: Path, mo
         'doc_to_choice: ["a", "b"]\nmetric_list: [{metric: acc}]\n',
         encoding="utf-8",
     )
-    with pytest.raises(Fault, match=r"(?s)R0354.*cannot be fetched.*revision"), capability.hub_task(file) as manager:
+    with pytest.raises(Fault, match=r"(?s)R0356.*cannot be fetched.*revision"), capability.hub_task(file) as manager:
         get_task_dict(["away"], manager)

@@ -68,6 +68,16 @@ def verified(
         )
 
 
+def test_the_stand_in_has_one_layer_and_draws_no_weights(tiny: Path) -> None:
+    import torch
+
+    before = torch.get_rng_state()
+    model: Any = mask.stand_in(tiny)
+    assert model.config.num_hidden_layers == 1
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+    assert torch.equal(torch.get_rng_state(), before), "random weights of a large model take a minute"
+
+
 def test_every_assistant_turn_is_trained_with_its_end_of_turn_and_nothing_else(tiny_copy: Path) -> None:
     report = verified(tiny_copy, ROWS)
     assert [[span.text for span in row.spans] for row in report.rows] == [

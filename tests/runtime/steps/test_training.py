@@ -172,6 +172,17 @@ def test_a_changed_base_weight_is_noticed(tiny: Path, tmp_path: Path) -> None:
     assert name in caught.value.fact
 
 
+@pytest.mark.parametrize("length", [0, 1, 250, 251, 252, 502, 503, 1004, 1300], ids=lambda n: f"{n}-bytes")
+def test_a_fingerprint_weighs_each_byte_by_its_place_in_pieces_as_in_one(
+    length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(training, "FINGERPRINT_ROWS", 2)  # pieces of 502 bytes
+    data = torch.randint(0, 256, (length,), dtype=torch.uint8, generator=torch.Generator().manual_seed(length))
+    assert training._fingerprint(data) == sum(byte * (i % 251 + 1) for i, byte in enumerate(data.tolist()))
+
+
 def test_a_weight_that_is_not_finite_is_refused(tiny: Path, tmp_path: Path) -> None:
     trainer = trainer_of(base_of(tiny), tiny, tmp_path, peft_config=lora())
     before = training.snapshot(trainer.model)

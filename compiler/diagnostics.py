@@ -106,6 +106,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"known: {shown}"
 
 
+def sentence(text: str) -> str:
+    """The text with a full stop, unless it ends as a question."""
+    return text if text.endswith("?") else f"{text}."
+
+
 def _text_one(diagnostic: Diagnostic, sources: Mapping[str, list[str]]) -> str:
     width = len(str(max([diagnostic.span.line, *(label.span.line for label in diagnostic.labels)])))
     bar = " " * width + " |"

@@ -93,12 +93,14 @@ def figures(plan: Lowering) -> Figures:
     found.add("usd", round(usd, 2), "; ".join(terms) + read if terms else "")
     parameters = cost.parameters_of(spec)
     if parameters is not None:
-        hours = cost.gpu_hours(parameters, train=train_tokens, sample=sampled_tokens, score=scored)
+        hours = cost.gpu_hours(
+            parameters, train=train_tokens, sample=sampled_tokens, score=scored, sampler=spec.sampler
+        )
         scale = parameters / cost.REFERENCE_PARAMETERS
         found.add(
             "gpu_hours", round(hours, 4),
             f"({train_tokens:,} trained / {cost.TRAIN_TOKENS_PER_SECOND:,} + {sampled_tokens:,} sampled /"
-            f" {cost.SAMPLE_TOKENS_PER_SECOND:,} + {scored:,} scored / {cost.SCORE_TOKENS_PER_SECOND:,} tokens a second)"
+            f" {cost.SAMPLE_TOKENS_PER_SECOND[spec.sampler]:,} + {scored:,} scored / {cost.SCORE_TOKENS_PER_SECOND:,} tokens a second)"
             f" x {scale:.3g} of the reference model's size",
         )  # fmt: skip
     return found

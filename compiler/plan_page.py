@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from typing import Final, assert_never
 
 from epc.compiler.contract.manifest import Analysis, Manifest, Step
 from epc.compiler.cost import parameters_of
 from epc.compiler.lower import Plan
-from epc.compiler.spec import PromptSet
+from epc.compiler.spec import JudgeMetric, LmEvalMetric, Metric, PatternMetric, PromptSet
 
 FIGURES: Final = {
     "trainings": "trainings", "optimizer_steps": "optimizer steps", "train_tokens": "training tokens (estimate)",
@@ -15,7 +16,7 @@ FIGURES: Final = {
     "sampled_tokens_at_most": "sampled tokens, at most", "capability_items": "capability items scored",
     "judge_calls": "judge calls, retries not counted", "judge_input_tokens_at_most": "judge input tokens, at most",
     "judge_output_tokens": "judge output tokens (estimate)", "usd": "dollars, at most",
-    "gpu_hours": "GPU-hours on one H200 (estimate, start-up not counted)",
+    "gpu_hours": "GPU-hours on one H100 or H200 (estimate, start-up not counted)",
 }  # fmt: skip
 """Figure -> what a person calls it."""
 
@@ -57,6 +58,35 @@ def _origin_of(entry: PromptSet) -> str:
         pinned = "pending" if entry.external.sha256 == "pending" else f"SHA-256 {entry.external.sha256[:16]}"
         return f"{entry.external.source}; {entry.external.file}, {pinned}"
     return "union of " + ", ".join(entry.union) if entry.union is not None else entry.file or "the spec"
+
+
+def _value(metric: Metric) -> str:
+    """The registered rule that turns what a metric reads into a number."""
+    match metric:
+        case PatternMetric(contains=str(text)):
+            return f"contains {_code(text)}"
+        case PatternMetric(contains_any=str(file)):
+            return f"contains any line of {file}"
+        case PatternMetric():
+            return f"matches the regular expression {_code(metric.regex or '')}"
+        case JudgeMetric():
+            kept = "" if metric.keep is None else f", where {_code(metric.keep)}"
+            gone = "makes the analysis unknown" if metric.empty == "fail" else "drops the pair"
+            return f"{_code(metric.score)} of judge {metric.judge}" + (
+                f"{kept}; a prompt with none left {gone}" if kept else ""
+            )
+        case LmEvalMetric():
+            template = "with" if metric.chat_template else "without"
+            return f"{_code(metric.value)} of {metric.items:,} items, {template} the chat template"
+        case _:
+            assert_never(metric)
+
+
+def _code(text: str) -> str:
+    """Inline code that may hold backticks itself."""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
 
 
 def plan_page(plan: Plan, manifest: Manifest) -> str:
@@ -156,10 +186,10 @@ def plan_page(plan: Plan, manifest: Manifest) -> str:
         )  # fmt: skip
     out += ["## Metrics", ""]
     out += _table(
-        ["metric", "reads", "unit", "scale", "better", "a missing value"],
+        ["metric", "reads", "value", "unit", "scale", "better", "a missing value"],
         [
             [
-                f"`{m.name}`", f"{m.kind} on {m.source}", m.unit, f"{m.scale[0]:g} to {m.scale[1]:g}", m.better,
+                f"`{m.name}`", f"{m.kind} on {m.source}", _value(spec.metrics[m.name]), m.unit, f"{m.scale[0]:g} to {m.scale[1]:g}", m.better,
                 "makes the analysis unknown" if m.missing == "fail" else "drops the pair, counted",
             ]
             for m in design.metrics

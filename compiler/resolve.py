@@ -11,6 +11,7 @@ import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, assert_never, cast
 
@@ -21,7 +22,7 @@ from epc.compiler.contract.chat import build_rows, lines, placeholders, rows_tex
 from epc.compiler.contract.logic import Atom, Name, Operator, Predicate
 from epc.compiler.contract.manifest import Pending
 from epc.compiler.cost import CHARACTERS_PER_TOKEN
-from epc.compiler.diagnostics import Diagnostics, Span, did_you_mean
+from epc.compiler.diagnostics import Diagnostics, Span, did_you_mean, sentence
 from epc.compiler.predicate import Parsed, parse
 from epc.compiler.source import PathKey, read_text
 from epc.compiler.spec import (
@@ -72,6 +73,8 @@ class BuiltData:
     """In all messages, for the token estimate."""
     longest: int
     """Characters of the longest row."""
+    assistant_turns: int
+    """Of the row with the most; 1 where last_assistant_turn and every_assistant_turn say the same. 0 when unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +221,7 @@ class _Resolver:
                         "E0310",
                         f'unknown placeholder "{{{name}}}"',
                         at,
-                        help=f"{did_you_mean(name, known)} fillings are declared under `fill:`",
+                        help=f"{sentence(did_you_mean(name, known))} Fillings are declared under `fill:`",
                     )
                     good = False
         return good
@@ -266,6 +269,8 @@ class _Resolver:
                     self.known("sample", metric.of, "E0305", "sample set", at(("metrics", name, "of")))
                     if metric.contains_any is not None:
                         self.file(metric.contains_any, at(("metrics", name, "contains_any")))
+                    if metric.regex is not None:
+                        self.regex(name, metric.regex)
                 case JudgeMetric():
                     self.judge_metric(name, metric)
                 case LmEvalMetric():
@@ -449,7 +454,9 @@ class _Resolver:
             )  # fmt: skip
             return None
         found = _built(rows, None)
-        return replace(found, rows=entry.rows, characters=round(found.characters * entry.rows / len(rows)))
+        return replace(
+            found, rows=entry.rows, characters=round(found.characters * entry.rows / len(rows)), assistant_turns=0
+        )
 
     def rows_of(self, path: Path, shown: str, at: Span) -> list[dict[str, Any]] | None:
         """Rows of messages of a JSONL file; None after an error."""
@@ -475,6 +482,28 @@ class _Resolver:
                     return None
                 rows.append(json.loads(line))
         return rows
+
+    def regex(self, name: str, pattern: str) -> None:
+        """Report a pattern that Python's `re` refuses: the run would find that out after all sampling."""
+        path: PathKey = ("metrics", name, "regex")
+        whole = self.surface.document.span(path)
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            position = error.pos or 0
+            line = self.sink.sources.get(whole.file, [""])[whole.line - 1]
+            # escapes and folded lines move characters, and the caret then marks the whole value
+            literal = line[whole.column - 1 :][: whole.length].strip("'\"") == pattern
+            self.sink.error(
+                "E0413", f'the pattern of "{name}" cannot be read: {error.msg} at character {position + 1}',
+                self.part(path, min(position, len(pattern) - 1), 1) if literal else whole,
+                help="correct it; it is a regular expression of Python's re, and a literal text belongs under `contains:`",
+            )  # fmt: skip
+        except (OverflowError, RecursionError) as error:
+            self.sink.error(
+                "E0413", f'the pattern of "{name}" cannot be read: {error}', whole,
+                help="shorten it, or write a smaller repetition",
+            )  # fmt: skip
 
     def judge_metric(self, name: str, metric: JudgeMetric) -> None:
         """Check that the judge exists and its reply has the fields that the metric reads."""
@@ -651,7 +680,9 @@ class _Resolver:
                     what = "the level of one arm" if known is ARM_STATISTICS else "a contrast"
                     self.sink.error(
                         "E0308", f'analysis "{leaf.analysis}" has no statistic "{leaf.statistic}"', at,
-                        help=f"{did_you_mean(leaf.statistic, known)} {what} has {', '.join(known)}",
+                        help=f"{sentence(did_you_mean(leaf.statistic, known))} These are the statistics of {what}"
+                        if not get_close_matches(leaf.statistic, known, n=1)
+                        else f"{did_you_mean(leaf.statistic, known)} Statistics of {what}: {', '.join(known)}",
                     )  # fmt: skip
                     good = False
             if good:
@@ -700,6 +731,7 @@ def _built(rows: list[dict[str, Any]], sha256: str | None, *, more: int = 0) -> 
         user_turns=tuple(sorted(questions)),
         characters=sum(lengths),
         longest=max(lengths, default=0),
+        assistant_turns=max((sum(m["role"] == "assistant" for m in row["messages"]) for row in rows), default=0),
     )
 
 

@@ -227,7 +227,15 @@ def _fields_at(loc: tuple[int | str, ...]) -> dict[str, str]:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value) if not isinstance(value, str) else f'"{value}"'
+    match value:
+        case None:
+            return "empty (null)"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            text = f'"{value}"'
+        case _:
+            text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -247,7 +255,7 @@ def _report(document: Document, problem: Any, path: PathKey, sink: Diagnostics) 
                 "E0201",
                 f'unknown key "{path[-1]}"{place}',
                 document.key_span(path),
-                help=did_you_mean(str(path[-1]), known),
+                help=COMMA if _cut_off(document, problem["input"], path, sink) else did_you_mean(str(path[-1]), known),
             )
         case "missing":
             parent = document.key_span(path[:-1])
@@ -273,6 +281,8 @@ def _report(document: Document, problem: Any, path: PathKey, sink: Diagnostics) 
             help_ = _PATTERN_HELP.get(str(context.get("pattern", "")), f"it must match {context.get('pattern')}")
             key = problem["loc"][-1] == "[key]"
             span = document.key_span(path) if key else value_span
+            if key and _cut_off(document, _value_at(document.data, path), path, sink):
+                help_ = COMMA
             sink.error(
                 "E0205",
                 f"{_shown(problem['input'])} is not a valid {'name' if key else 'value'} for `{where}`",
@@ -289,6 +299,8 @@ def _report(document: Document, problem: Any, path: PathKey, sink: Diagnostics) 
                 else "keep one and delete the others",
             )
         case _ if kind.endswith(("_type", "_parsing")) or kind in ("int_from_float", "string_too_short"):
+            if path and _cut_off(document, problem["input"], path, sink):
+                return  # its name, which no entry can have, is reported as cut off
             sink.error(
                 "E0203",
                 f"`{where}` cannot be {_shown(problem['input'])}",
@@ -299,6 +311,26 @@ def _report(document: Document, problem: Any, path: PathKey, sink: Diagnostics) 
             sink.error(
                 "E0207", f"`{where}` cannot be {_shown(problem['input'])}", value_span, help=_plain(problem["msg"])
             )
+
+
+COMMA = "the text before this place ended at the comma: a text with a comma inside {...} needs quotes"
+
+
+def _cut_off(document: Document, value: Any, path: PathKey, sink: Diagnostics) -> bool:
+    """Whether a key is what a comma cut off a text inside {...}: words with spaces and neither colon nor value."""
+    key = str(path[-1])
+    if value is not None or " " not in key:
+        return False
+    span = document.key_span(path)
+    line = sink.sources.get(span.file, [""])[span.line - 1]
+    # a span of one character is a key that goes on in the next line, which only a cut-off text does
+    return span.length == 1 or not line[span.column - 1 + span.length :].lstrip().startswith(":")
+
+
+def _value_at(data: Any, path: PathKey) -> Any:
+    for part in path:
+        data = data[part]
+    return data
 
 
 def _quoted(kind: str, value: Any) -> str:

@@ -156,15 +156,19 @@ def _compile(args: argparse.Namespace) -> int:
     _remember(layout.out, folder)
     figures = plan.figures.values
     print(f"compiled {args.spec} -> {_shown(folder)}")
-    print(
-        f"  registration {plan.lock_sha256[:16]}, {len(plan.steps)} steps: {figures['trainings']:.0f} trainings of {figures['optimizer_steps']:,.0f} optimizer steps together, {figures['completions']:,.0f} completions"
-    )
-    _next_steps(folder)
+    work = [f"{figures['completions']:,.0f} completions"]
+    if figures["trainings"]:
+        trainings, steps = figures["trainings"], figures["optimizer_steps"]
+        work.insert(0, f"{trainings:.0f} trainings of {steps:,.0f} optimizer steps together")
+    print(f"  registration {plan.lock_sha256[:16]}, {len(plan.steps)} steps: {', '.join(work)}")
+    _next_steps(folder, args.spec)
     return EXIT_OK
 
 
-def _next_steps(folder: Path) -> None:
-    """What a person does after a compilation."""
+def _next_steps(folder: Path, spec: Path) -> None:
+    """What a person does after a compilation. Commands name the bundle where without it they would mean another."""
+    from shlex import quote
+
     from epc.runtime import freeze, registration
     from epc.runtime.bundle import read_manifest
 
@@ -173,11 +177,16 @@ def _next_steps(folder: Path) -> None:
         print(f"  waits for {line}")
     external = any(entry.kind == "external" for entry in registration.pending(manifest))
     built = ", ".join(entry.name for entry in registration.pending(manifest) if entry.kind == "built")
-    then = ["epc freeze"] if external else []
+    last = _last()
+    named = last is None or last.resolve() != folder.resolve()
+    bundle = f" {quote(_shown(folder))}" if named else ""
+    # Beside a folder of bundles of one's own the spec is not found, so that freezing needs both.
+    to_freeze = f"epc freeze {quote(_shown(spec))} --out {quote(_shown(folder.parent))}" if named else "epc freeze"
+    then = [to_freeze] if external else []
     cost = registration.needs_approval(manifest, folder)
-    then += [f"epc approve ({cost})"] if cost is not None else []
-    then += [f"epc run (it builds {built})", "epc freeze"] if built else []
-    print(f"  read {_shown(folder / 'plan.md')}, then: {'; '.join([*then, 'epc run'])}")
+    then += [f"epc approve{bundle} ({cost})"] if cost is not None else []
+    then += [f"epc run{bundle} (it builds {built})", to_freeze] if built else []
+    print(f"  read {_shown(folder / 'plan.md')}, then: {'; '.join([*then, f'epc run{bundle}'])}")
 
 
 def _shown(path: Path) -> str:
@@ -191,19 +200,27 @@ def _remember(out: Path, folder: Path) -> None:
     (out / ".last").write_text(folder.name + "\n", encoding="utf-8")
 
 
+def _last() -> Path | None:
+    """The bundle that a command without one means, None where none was compiled here."""
+    pointer = Path(LAST)
+    try:
+        return pointer.parent / pointer.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+
+
 def _bundle(given: Path | None, out: Path | None = None) -> Path:
     """The bundle that a command means: a folder, a spec's bundle, or the last compiled one."""
     if given is None:
-        pointer = Path(LAST)
-        try:
-            return pointer.parent / pointer.read_text(encoding="utf-8").strip()
-        except OSError:
+        last = _last()
+        if last is None:
             raise Fault(
                 "R0106",
                 LAST,
                 "no bundle was compiled here yet",
                 "epc compile SPEC.yaml, or name the bundle: epc run generated/NAME",
-            ) from None
+            )
+        return last
     if _is_spec(given):
         from epc.compiler.diagnostics import Diagnostics
         from epc.compiler.pipeline import Layout
@@ -246,7 +263,7 @@ def _freeze(args: argparse.Namespace) -> int:
             return EXIT_BAD_INPUT
     if lacking:
         raise freeze.not_there(_shown(spec), lacking)
-    _next_steps(folder)
+    _next_steps(folder, spec)
     return EXIT_OK
 
 

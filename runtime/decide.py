@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from epc.compiler.contract.decision import AnalysisResult, Confidence, Decision, Deviation, StepRecord, Verdict
 from epc.compiler.contract.logic import Atom, Name, leaves
@@ -273,9 +273,34 @@ def _trained_arms(design: Design, arms: Iterable[str]) -> list[tuple[int, ...]]:
 
 
 def _confirmatory_seeds(design: Design) -> int:
-    """Fewest training seeds of a trained arm that a confirmatory analysis reads; 1 where none is trained."""
+    """Fewest training seeds of a trained arm that a confirmatory analysis reads, 0 where none of these is trained.
+
+    Of a design without a confirmatory analysis: 1 where it trains, else 0.
+    """
     read = [arm for analysis in design.analyses if analysis.confirmatory for arm in arms_of(analysis)]
-    return min((len(seeds) for seeds in _trained_arms(design, read)), default=1)
+    if not read:
+        return min(1, len(_trained_arms(design, (condition.name for condition in design.conditions))))
+    return min((len(seeds) for seeds in _trained_arms(design, read)), default=0)
+
+
+def _unstable(design: Design, analyses: Sequence[AnalysisResult]) -> Iterator[str]:
+    """Confirmatory analyses of trained arms whose sign is not the same with every training seed and on average."""
+    registered = {analysis.name: arms_of(analysis) for analysis in design.analyses if analysis.confirmatory}
+    for result in analyses:
+        if not _trained_arms(design, registered.get(result.name, ())):
+            continue
+        average = result.statistics.get("delta", result.statistics.get("value"))
+        if average is None or not result.per_seed:
+            yield f"{result.name} has no estimate by training seed"
+            continue
+        other = [seed for seed, estimate in result.per_seed.items() if _sign(estimate) != _sign(average)]
+        if other:
+            seeds = f"training seed{'' if len(other) == 1 else 's'} {', '.join(sorted(other, key=int))}"
+            yield f"{result.name} has another sign with {seeds} than on average"
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
 
 
 def _confidence(
@@ -283,9 +308,11 @@ def _confidence(
 ) -> Confidence:  # fmt: skip
     """HIGH needs three training seeds, MODERATE two, or one whose evidence is strong and agrees; else LOW.
 
-    Evidence agrees when every success and prediction gate has the same known truth. One seed is strong
+    Evidence agrees when every success and prediction gate has the same known truth; for HIGH every
+    confirmatory estimate has the sign of its average with each training seed too. One seed is strong
     when the verdict is of class SUCCESS, all of those gates are true and every confirmatory p is below
-    alpha / 10. An INVALID verdict and a rehearsal are LOW.
+    alpha / 10. Without training there is no seed to vary, and one needs the same for MODERATE. An INVALID
+    verdict and a rehearsal are LOW.
     """
     if verdict.verdict_class == "INVALID":
         return Confidence(label="LOW", reason="the verdict is INVALID")
@@ -294,12 +321,13 @@ def _confidence(
     seeds = _confirmatory_seeds(manifest.design)
     votes = {gate.name: gate.truth for gate in gates if gate.role in ("success", "prediction")}
     agree = None not in votes.values() and len(set(votes.values())) <= 1
-    told = count(seeds, "training seed")
     split = "success and prediction gates agree" if agree else "success and prediction gates do not all agree"
-    if seeds >= 3:
-        return Confidence(label="HIGH" if agree else "MODERATE", reason=f"{told}; {split}")
-    if seeds == 2:
-        return Confidence(label="MODERATE", reason=f"{told}; {split}")
+    told = count(seeds, "training seed") if seeds else "no training, so no training-seed variance"
+    if seeds >= 2:
+        unstable = list(_unstable(manifest.design, analyses))
+        label: Literal["HIGH", "MODERATE"] = "HIGH" if seeds >= 3 and agree and not unstable else "MODERATE"
+        signs = unstable or ["confirmatory estimates have one sign with all of them"]
+        return Confidence(label=label, reason="; ".join([told, split, *signs]))
     ps = {a.name: (a.statistics.get("p"), a.alpha) for a in analyses if a.confirmatory}
     strong = bool(ps) and all(
         p is not None and Fraction(p) < STRONG * Fraction(repr(alpha)) for p, alpha in ps.values()
@@ -308,7 +336,12 @@ def _confidence(
         return Confidence(
             label="MODERATE", reason=f"{told}; all {split}, and every confirmatory p is below alpha / 10"
         )  # fmt: skip
-    return Confidence(label="LOW", reason=f"{told}, whose variance is not measured; {split}")
+    if seeds:
+        return Confidence(label="LOW", reason=f"{told}, whose variance is not measured; {split}")
+    weak = "not every confirmatory p is below alpha / 10" if ps else "no analysis is confirmatory"
+    lacks = [] if strong else [weak]
+    lacks += [] if verdict.verdict_class == "SUCCESS" else [f"the verdict is {verdict.label}"]
+    return Confidence(label="LOW", reason="; ".join([told, split, *lacks]))
 
 
 def _conditional_on(design: Design) -> str:
@@ -363,7 +396,7 @@ def _card(
     if not versions:
         card["libraries"] = "no step has finished"
     seconds = sum(record.seconds for record in finished)
-    card["steps"] = f"{len(finished)} of {len(manifest.steps)} finished, {seconds:.1f} s of wall time in all"
+    card["steps"] = f"{len(finished)} of {len(manifest.steps)} finished, {seconds:.1f} s of step time in all"
     card["to reproduce"] = (
         f"epc compile {manifest.spec} && epc run generated/{manifest.id} && epc decide generated/{manifest.id}"
     )

@@ -50,6 +50,10 @@ TAIL = 15
 """Lines of a failed step's log that are printed."""
 SHOWN_CHANGES = 3
 ENGINE_LOG = "engine.log"
+PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+"""Threads that wait for one another sleep: on cores shared with other steps spinning ones hold up the thread waited for.
+
+Left alone where either is set, because GOMP_SPINCOUNT stands above OMP_WAIT_POLICY."""
 FAILED_RULE = "Error in rule "
 """How Snakemake's log announces a failed job."""
 
@@ -395,6 +399,8 @@ def _start(bundle: Path, command: Sequence[str], log: IO[str]) -> subprocess.Pop
         ENGINE_PID: str(os.getpid()),
         "PYTHONUNBUFFERED": "1",
     }
+    if not PATIENT_THREADS.keys() & environment.keys():
+        environment |= PATIENT_THREADS
     if not _home_takes_a_cache(environment):
         environment["XDG_CACHE_HOME"] = str(bundle.resolve() / ".snakemake" / "cache")
     return subprocess.Popen(

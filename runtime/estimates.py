@@ -28,8 +28,11 @@ class _Arm:
 
     name: str
     seeds: tuple[int, ...]
+    trained: bool
     units: Mapping[str, Unit]
     """Of the units that the analysis expects, those with rows."""
+    fill: Fraction | None
+    """The score that stands for a missing one, None to drop."""
     values: Mapping[str, Fraction]
 
     def emptied(self, unit: str) -> bool:
@@ -106,6 +109,7 @@ def analysis_result(
         mean_treatment=_mean(kept[0].values()),
         mean_control=_mean(kept[1].values()) if analysis.contrast is not None else None,
         statistics={**estimate.statistics} if estimate else dict.fromkeys(_statistics(analysis)),
+        per_seed=_per_seed(arms, complete) if estimate else {},
         ci_level=estimate.ci_level if estimate else float(1 - 2 * interval_tail(analysis)),
         sd=estimate.sd if estimate else None,
         skewness=estimate.skewness if estimate else None,
@@ -127,15 +131,28 @@ def _arms(
 ) -> Iterator[_Arm]:  # fmt: skip
     for name, fill in zip(arms_of(analysis), fills, strict=False):
         cell = cells.get((metric.name, name), {})
-        seeds = _seeds(design, name)
+        condition = next(condition for condition in design.conditions if condition.name == name)
+        seeds = condition.seeds
         yield _Arm(
-            name=name, seeds=seeds, units={unit: cell[unit] for unit in expected if unit in cell},
+            name=name, seeds=seeds, trained=bool(condition.phases), fill=fill, units={unit: cell[unit] for unit in expected if unit in cell},
             values=_values(cell, expected, seeds, fill),
         )  # fmt: skip
 
 
-def _seeds(design: Design, condition: str) -> tuple[int, ...]:
-    return next(c.seeds for c in design.conditions if c.name == condition)
+def _per_seed(arms: Sequence[_Arm], units: Sequence[str]) -> dict[str, float]:
+    """Point estimate with each training seed that all trained arms share, over units that have a value in every arm."""
+    trained = [set(arm.seeds) for arm in arms if arm.trained]
+    shared = sorted(set.intersection(*trained)) if trained else []
+    if len(shared) < 2:
+        return {}
+    estimates = {}
+    for seed in shared:
+        means = []
+        for arm in arms:
+            values = _values(arm.units, units, (seed,) if arm.trained else arm.seeds, arm.fill)
+            means.append(sum(values.values(), Fraction(0)) / len(units))
+        estimates[str(seed)] = float(means[0] - means[1] if len(means) == 2 else means[0])
+    return estimates
 
 
 def _values(

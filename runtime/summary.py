@@ -45,7 +45,7 @@ def print_summary(console: Console, decision: Decision, files: Mapping[str, Path
     if verdict.say:
         body.append(f"  {verdict.say}")
     body.append(f"\n{verdict.because}")
-    console.print(Panel(body, title=decision.title, border_style=colour, title_align="left"))
+    console.print(Panel(body, title=Text(decision.title), border_style=colour, title_align="left"))
     for deviation in decision.deviations:
         console.print(f"deviation: {deviation.text}", style="bold red", highlight=False, markup=False)
         for change in deviation.changes:
@@ -56,7 +56,9 @@ def print_summary(console: Console, decision: Decision, files: Mapping[str, Path
     for gate in decision.gates:
         if gate.built_in:
             continue
-        table.add_row(gate.name, gate.role.replace("_", "-"), truth_word(gate)[0], Text(_observed(gate)))
+        table.add_row(
+            Text(gate.name), gate.role.replace("_", "-"), truth_word(gate)[0], Text(_observed(gate))
+        )  # fmt: skip
     console.print(table)
     built_in = [gate for gate in decision.gates if gate.built_in]
     failed = [gate for gate in built_in if gate.truth is not True]

@@ -158,7 +158,7 @@ def _printed(
                 update={
                     "name": analysis.name, "variant_of": None, "variant": None, "bound_by": switch.name,
                     "definition": f"{analysis.method} on filtered or on unfiltered scores",
-                    "statistics": dict.fromkeys(filtered.statistics), "mean_treatment": None, "mean_control": None,
+                    "statistics": dict.fromkeys(filtered.statistics), "per_seed": {}, "mean_treatment": None, "mean_control": None,
                     "sd": None, "skewness": None,
                     "unknown_because": f"the switch {switch.name} is unknown, so it is {filtered.name} or {unfiltered.name}",
                 }

@@ -20,6 +20,9 @@ from tests.support.tiny_model import tiny_model
 
 from epc.runtime.cli import main
 
+pytestmark = pytest.mark.xdist_group("issue147")
+"""One worker runs this file: what its fixture makes takes minutes."""
+
 ROOT = Path(__file__).resolve().parents[1]
 RATE = re.compile(r"learning_rate: \S+")
 """Random weights say the same until they are moved far."""

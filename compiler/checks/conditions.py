@@ -13,6 +13,7 @@ Fix: say what the other arm gets, even if it is nothing:
 
 from __future__ import annotations
 
+from epc.compiler.checks.conversation import meant
 from epc.compiler.diagnostics import Diagnostics, Label
 from epc.compiler.resolve import Experiment
 from epc.compiler.spec import LmEvalMetric
@@ -21,7 +22,7 @@ from epc.compiler.spec import LmEvalMetric
 def check(experiment: Experiment, sink: Diagnostics) -> None:
     spec = experiment.spec
     own = [name for name in spec.conditions if spec.system(name) is not None]
-    users = [name for name, entry in spec.sample.items() if entry.system == "per_condition"]
+    users = [name for name, entry in spec.sample.items() if meant(entry.system) == "per_condition"]
     lacking = [name for name in spec.conditions if spec.system(name) is None]
     for name in lacking if users else ():
         sink.error(

@@ -14,6 +14,7 @@ Fix: end training rows with an assistant turn and sampled conversations with a u
 from __future__ import annotations
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 from itertools import pairwise
 from typing import Final
 
@@ -32,7 +33,18 @@ _MEANT: Final = {
     "no": "none",
     "empty": "none",
     "default": "model_default",
+    "default_model": "model_default",
 }
+
+
+def meant(text: str) -> str | None:
+    """The reserved word that a system prompt is, or was probably meant to be: a single word close to one."""
+    word = "_".join(text.lower().replace("-", " ").replace("_", " ").strip(" .").split())
+    found = _MEANT.get(word, word)
+    if found in RESERVED:
+        return found
+    close = get_close_matches(word, RESERVED, n=1, cutoff=0.8) if len(text.split()) == 1 else []
+    return close[0] if close else None
 
 
 def _shape(sink: Diagnostics, at: Span, turns: list[Turn], *, what: str, last: Role, help: str) -> None:
@@ -75,15 +87,14 @@ def _system(experiment: Experiment, sink: Diagnostics, path: PathKey, text: str)
         )  # fmt: skip
     if text in allowed:
         return
-    word = "_".join(text.lower().replace("-", " ").replace("_", " ").strip(" .").split())
-    meant = _MEANT.get(word, word)
+    word = meant(text)
     if text == "per_condition":
         sink.error(
             "E0705", f'"{name}" in `{path[0]}` cannot take its system prompt per condition', at,
             help="write the system prompt out, or `none`; only a sample set takes it from each condition",
         )  # fmt: skip
-    elif meant in RESERVED:
-        remedy = f"write `{meant}`" if meant in allowed else "write the system prompt out, or `none`"
+    elif word is not None:
+        remedy = f"write `{word}`" if word in allowed else "write the system prompt out, or `none`"
         sink.error(
             "E0705", f'the system prompt of "{name}" would be the text "{text}"', at,
             help=f"{remedy}; a prompt that is really meant to read so needs more words",

@@ -1,7 +1,8 @@
-"""E0821, E0822, E0823: a gate whose role and predicate do not fit.
+"""E0821 to W0824: a gate whose role and predicate do not fit.
 
 Why: "must hold" and "fires when" are opposites, and a gate written the wrong way round reads well and
-decides the contrary.
+decides the contrary. So does a success gate that asks for a significant rise and for a fall: the table is
+sound, and SUCCESS cannot be reached.
 
 Example:
     dead: {role: kill, require: headline.delta < 0.05}
@@ -14,11 +15,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from epc.compiler.contract.logic import Atom, leaves
-from epc.compiler.diagnostics import Diagnostics
+from epc.compiler.contract.logic import And, Atom, Predicate, compare, leaves
+from epc.compiler.diagnostics import Diagnostics, Label
 from epc.compiler.resolve import Experiment
 
 FIRES: Final = ("override", "kill", "switch", "follow_up")
+EFFECTS: Final = ("delta", "lower", "upper", "ci_low", "ci_high")
+"""Statistics on the scale of the effect, of which a significant result has the sign."""
 
 
 def check(experiment: Experiment, sink: Diagnostics) -> None:
@@ -50,3 +53,34 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
                     "E0823", f'success gate "{name}" reads {what}', experiment.at("gates", name, "require" if gate.require else "when"),
                     help="add the test: `analysis.reject and ...`; `reject` is p < alpha with alpha as the analysis declares it",
                 )  # fmt: skip
+        if gate.role == "success" and parsed is not None and parsed.predicate is not None:
+            _direction(experiment, sink, name, parsed.predicate)
+
+
+def _direction(experiment: Experiment, sink: Diagnostics, name: str, predicate: Predicate) -> None:
+    """Report a gate that requires a one-sided test to reject and the effect to lie on the other side of zero."""
+    spec = experiment.spec
+    required = [
+        atom for atom in (predicate.operands if isinstance(predicate, And) else (predicate,)) if isinstance(atom, Atom)
+    ]
+    tested = {
+        atom.analysis
+        for atom in required
+        if (atom.statistic == "reject" and compare(1, atom.operator, atom.constant) and not compare(0, atom.operator, atom.constant))
+        or (atom.statistic == "p" and atom.operator in ("<", "<="))
+    }  # fmt: skip
+    for atom in required:
+        side = spec.analyses[atom.analysis].side
+        if atom.analysis not in tested or atom.statistic not in EFFECTS or side == "two_sided":
+            continue
+        below = atom.operator in ("<", "<=") and atom.constant <= 0
+        above = atom.operator in (">", ">=") and atom.constant >= 0
+        if below if side == "greater" else above:
+            bound = f"{atom.analysis}.{atom.statistic} {atom.operator} {atom.constant:g}"
+            sink.warning(
+                "W0824", f'success gate "{name}" requires a test for {"an increase" if side == "greater" else "a decrease"} to reject and `{bound}`',
+                experiment.at("gates", name, "require" if spec.gates[name].require is not None else "when"),
+                help=f"turn one of the two round: side: {'less' if side == 'greater' else 'greater'}, or the comparison",
+                labels=[Label(span=experiment.at("analyses", atom.analysis, "side"), text="the side of the test")],
+                notes=["a test rejects on its own side of zero, so both hold together hardly ever"],
+            )  # fmt: skip

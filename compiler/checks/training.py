@@ -1,7 +1,9 @@
-"""E0711 to E0714: a recipe whose steps are not what it seems, or that continues another adapter.
+"""E0711 to W0715: a recipe whose steps are not what it seems, or that continues another adapter.
 
 Why: warmup_steps = 0 silently overrode warmup_ratio; an effective batch of 128 gave 47 steps and a fake
-null. Steps and warm-up are therefore computed here and asserted by the run.
+null. Steps and warm-up are therefore computed here and asserted by the run. Arms that are compared and take
+unequal steps differ in how long they were trained as well as in what they were trained on; a whole phase more is
+taken to be the treatment, so only arms with the same number of phases are held against each other.
 
 Example:
     train: {attack: {..., warmup_ratio: 0.03, warmup_steps: 0}}
@@ -15,7 +17,7 @@ from itertools import pairwise
 
 from epc.compiler.diagnostics import Diagnostics, Label
 from epc.compiler.lowering import phase_facts
-from epc.compiler.resolve import Experiment
+from epc.compiler.resolve import Experiment, arms
 
 FEW_STEPS = 5
 
@@ -31,11 +33,8 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
         facts = phase_facts(experiment, name)
         if facts is None:
             continue
-        rows = experiment.data[recipe.data].rows
-        arithmetic = (
-            f"{_count(recipe.epochs, 'epoch')} x ceil(ceil({rows} rows / {recipe.batch}) / {recipe.accumulation}) = "
-            f"{_count(facts.optimizer_steps, 'optimizer step')}, {facts.warmup_steps} of them warm-up"
-        )
+        steps = _arithmetic(experiment, name, facts.optimizer_steps)
+        arithmetic = f"{steps}, {facts.warmup_steps} of them warm-up"
         if facts.warmup_steps >= facts.optimizer_steps:
             sink.error(
                 "E0712", f'"{name}" never leaves warm-up', experiment.key_at("train", name), help="shorten the warm-up or train longer",
@@ -48,6 +47,7 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
                 notes=[arithmetic],
             )  # fmt: skip
     _continued(experiment, sink)
+    _unequal(experiment, sink)
 
 
 def _count(number: int, noun: str) -> str:
@@ -77,3 +77,50 @@ def _continued(experiment: Experiment, sink: Diagnostics) -> None:
                     help="give both phases the same lora, or write on_top: stack",
                     labels=[Label(span=experiment.key_at("train", before, "lora"), text="the adapter that it continues")], notes=differing,
                 )  # fmt: skip
+
+
+def _unequal(experiment: Experiment, sink: Diagnostics) -> None:
+    """Compared arms of as many phases that take unequal optimizer steps in all."""
+    spec = experiment.spec
+    reported: set[frozenset[str]] = set()
+    for name, analysis in spec.analyses.items():
+        pair = arms(analysis)
+        if len(pair) != 2 or frozenset(pair) in reported or not all(arm in spec.conditions for arm in pair):
+            continue
+        steps = {arm: _steps(experiment, arm) for arm in pair}
+        first, second = steps[pair[0]], steps[pair[1]]
+        if not first or not second or len(first) != len(second):
+            continue
+        if sum(count for _, count in first) == sum(count for _, count in second):
+            continue
+        reported.add(frozenset(pair))
+        sink.warning(
+            "W0715", f'"{pair[0]}" and "{pair[1]}" are compared and take unequal optimizer steps', experiment.at("analyses", name, "contrast"),
+            help="give both the same number of steps (rows, batch, accumulation, epochs), or say in the rationale that the dose is what is compared",
+            notes=[_sum(experiment, arm, found) for arm, found in steps.items()],
+        )  # fmt: skip
+
+
+def _steps(experiment: Experiment, arm: str) -> list[tuple[str, int]]:
+    """(phase, optimizer steps) of an arm; empty where a phase could not be resolved."""
+    phases = experiment.spec.phases(arm)
+    facts = [phase_facts(experiment, phase) if phase in experiment.spec.train else None for phase in phases]
+    known = [(phase, fact.optimizer_steps) for phase, fact in zip(phases, facts, strict=True) if fact is not None]
+    return known if len(known) == len(phases) else []
+
+
+def _arithmetic(experiment: Experiment, phase: str, steps: int) -> str:
+    """`2 epochs x ceil(ceil(64 rows / 4) / 1) = 32 optimizer steps`."""
+    recipe = experiment.spec.train[phase]
+    rows = experiment.data[recipe.data].rows
+    return (
+        f"{_count(recipe.epochs, 'epoch')} x ceil(ceil({rows} rows / {recipe.batch}) / {recipe.accumulation}) = "
+        f"{_count(steps, 'optimizer step')}"
+    )
+
+
+def _sum(experiment: Experiment, arm: str, steps: list[tuple[str, int]]) -> str:
+    """The arithmetic of every phase of an arm, and the total of several."""
+    parts = ", then ".join(f"{_arithmetic(experiment, phase, count)} ({phase})" for phase, count in steps)
+    total = f"; {sum(count for _, count in steps)} in all" if len(steps) > 1 else ""
+    return f"{arm}: {parts}{total}"

@@ -1,7 +1,8 @@
-"""W1301: something is declared and never used.
+"""W1301, W1302, W1303: something is declared and never used.
 
 Why: an entry that nothing reads is usually a misspelt reference or the rest of an older plan, and a
-reader will believe that it counts.
+reader will believe that it counts. An arm is trained and sampled at its full price whether an analysis reads
+it or not; training seeds do nothing where no arm is trained.
 
 Example:
     data: {traces: {...}, old_traces: {...}}      # no recipe trains on old_traces
@@ -15,8 +16,8 @@ from collections.abc import Mapping
 
 from epc.compiler.contract.chat import placeholders
 from epc.compiler.diagnostics import Diagnostics
-from epc.compiler.resolve import Experiment
-from epc.compiler.spec import Generated, JudgeMetric, LmEvalMetric, Turn, TurnsData
+from epc.compiler.resolve import Experiment, arms
+from epc.compiler.spec import Generated, JudgeMetric, LmEvalMetric, Otherwise, Turn, TurnsData
 
 
 def check(experiment: Experiment, sink: Diagnostics) -> None:
@@ -64,3 +65,23 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
                     experiment.key_at(section, name),
                     help="use it or delete it",
                 )
+    _arms(experiment, sink)
+    if "seeds" in spec.model_fields_set and not any(spec.phases(name) for name in spec.conditions):
+        sink.warning(
+            "W1303", "`seeds` are training seeds, and no arm is trained", experiment.key_at("seeds"),
+            help="delete `seeds`; the seed of the completions stands in each sample set",
+        )  # fmt: skip
+
+
+def _arms(experiment: Experiment, sink: Diagnostics) -> None:
+    """Arms that no analysis reads, in a spec that decides something: a pilot's arms are there to be looked at."""
+    spec = experiment.spec
+    if all(isinstance(rule, Otherwise) for rule in spec.verdicts):
+        return
+    read = {arm for analysis in spec.analyses.values() for arm in arms(analysis)}
+    for name in spec.conditions:
+        if name not in read:
+            sink.warning(
+                "W1302", f'no analysis reads arm "{name}", which is run like the others', experiment.key_at("conditions", name),
+                help="name it in an analysis or delete it; keep it where its transcripts are the reason for it",
+            )  # fmt: skip

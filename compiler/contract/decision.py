@@ -88,6 +88,10 @@ class AnalysisResult(Part):
     mean_control: float | None = None
     statistics: dict[str, float | None]
     """delta (or value), p, reject (0 or 1), lower, upper, ci_low, ci_high."""
+    per_seed: dict[str, float] = {}
+    """Training seed -> point estimate (delta or value) over the same units with that seed alone, for the seeds that all
+    trained arms of the analysis share; an untrained arm is the same in each. Empty for fewer than two and where
+    unknown."""
     ci_level: float
     sd: float | None = None
     """Standard deviation of the unit differences."""

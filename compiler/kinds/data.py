@@ -41,12 +41,18 @@ def lower(plan: Lowering, name: str) -> str:
             assert_never(entry)
     origins: dict[str, PathKey | str] = {key: (*base, key) for key in constants}
     origins |= {"generate": "the generate step", "same_prompt": (*base, "fill"), "other_prompt": (*base, "fill")}
-    if isinstance(entry, TurnsData) and entry.sha256 is None:
-        origins["expected_sha256"] = "computed by epc compile"
+    origins["expected_sha256"] = sha256_origin(plan, name)
     return plan.add(
         id=f"data-{name}", kind="data", label=label, needs=needs, recipe=identity(plan, name),
         outputs=("rows.jsonl",), constants=constants, origins=origins,
     )  # fmt: skip
+
+
+def sha256_origin(plan: Lowering, name: str) -> PathKey | str:
+    """Where the hash of a data set comes from, for the comment beside it."""
+    if plan.experiment.data[name].sha256 is None:
+        return "pending: epc freeze writes it"
+    return ("data", name, "sha256") if plan.spec.data[name].sha256 is not None else "computed by epc compile"
 
 
 def written_fills(entry: TurnsData) -> dict[str, Generated]:

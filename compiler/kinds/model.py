@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from epc.compiler.contract.canonical import sha256_text
 from epc.compiler.lowering import TEMPLATE_INPUT, Lowering
 
@@ -11,7 +13,7 @@ def lower(plan: Lowering) -> str:
     template = None if plan.template_text is None else sha256_text(plan.template_text)
     source = model.from_
     if source.startswith("path:") and not source.startswith("path:/"):
-        source = f"path:{plan.spec_folder}/{source.removeprefix('path:')}"
+        source = "path:" + posixpath.normpath(f"{plan.spec_folder}/{source.removeprefix('path:')}")
     return plan.add(
         id="model", kind="model", label=f"fetch {model.from_}", needs=(),
         recipe={

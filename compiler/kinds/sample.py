@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+from epc.compiler import cost
 from epc.compiler.contract.canonical import content_key
 from epc.compiler.contract.chat import lines
 from epc.compiler.contract.manifest import Piece, Resources
@@ -15,7 +16,9 @@ from epc.compiler.source import PathKey
 from epc.compiler.spec import Generation, SampleSet
 
 BATCH_SIZE: Final = 96
-"""Conversations in a batch of the transformers engine."""
+"""Conversations in a batch of the transformers engine on a processor."""
+GPU_BATCH_SIZE: Final = 384
+"""The same for a model that needs a GPU: on one H100, 6,700 tokens a second against 3,700 in batches of 96."""
 CHUNK: Final = 512
 """Requests that the vLLM engine is given at once; their completions are stored before the next."""
 LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -31,7 +34,11 @@ def engine(plan: Lowering, longest: int) -> dict[str, Any]:
     """Constants of the sampling engine; `longest` is the largest number of sampled tokens."""
     match plan.spec.sampler:
         case "transformers":
-            return {"engine": "transformers", "batch_size": BATCH_SIZE, "threads": 2}
+            return {
+                "engine": "transformers",
+                "batch_size": GPU_BATCH_SIZE if (cost.parameters_of(plan.spec) or 0) >= cost.LARGE else BATCH_SIZE,
+                "threads": 2,
+            }
         case "vllm":
             return {"engine": "vllm", "chunk": CHUNK, "max_model_len": _context(plan, longest)}
 

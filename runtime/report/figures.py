@@ -101,6 +101,8 @@ class ForestRow:
     low: float | None
     high: float | None
     bounds: tuple[Bound, ...]
+    seeds: tuple[Tick, ...]
+    """The estimate with each training seed, where there are several."""
     lines: tuple[Line, ...]
     value: str
     interval: str
@@ -373,7 +375,7 @@ def _on_axis(analysis: AnalysisResult) -> list[float]:
     read = {threshold.statistic for threshold in analysis.thresholds}
     names = {"delta", "value", "ci_low", "ci_high"} | (read & {"lower", "upper"})
     values = [value for name, value in analysis.statistics.items() if name in names and value is not None]
-    return values + [threshold.constant for threshold in _drawn(analysis)]
+    return values + list(analysis.per_seed.values()) + [threshold.constant for threshold in _drawn(analysis)]
 
 
 def _drawn(analysis: AnalysisResult) -> list[Threshold]:
@@ -405,6 +407,10 @@ def _forest_row(analysis: AnalysisResult, domain: tuple[float, float], *, single
         low=_across(low, domain),
         high=_across(high, domain),
         bounds=_bounds(analysis, domain),
+        seeds=tuple(
+            Tick(x=_position(estimate, domain), label=f"training seed {seed}: {text}")
+            for seed, estimate, text in by_seed(analysis)
+        ),
         lines=lines,
         value=value,
         interval=interval,
@@ -413,6 +419,13 @@ def _forest_row(analysis: AnalysisResult, domain: tuple[float, float], *, single
         height=top + 34,
         middle=top + 19,
     )
+
+
+def by_seed(analysis: AnalysisResult) -> Iterator[tuple[int, float, str]]:
+    """(training seed, estimate, the estimate as text), by seed; nothing where there are fewer than two."""
+    digits = numbers.digits_for(analysis.scale)
+    for seed, estimate in sorted((int(seed), estimate) for seed, estimate in analysis.per_seed.items()):
+        yield seed, estimate, numbers.fixed(estimate, digits, sign=analysis.contrast is not None)
 
 
 def _bounds(analysis: AnalysisResult, domain: tuple[float, float]) -> tuple[Bound, ...]:

@@ -84,6 +84,8 @@ class AnalysisView:
     treatment: str
     control: str
     estimate: str
+    by_seed: str
+    """The estimate with each training seed, empty where there are fewer than two."""
     interval: str
     bounds: str
     p: str
@@ -210,6 +212,8 @@ class View:
     switches: tuple[SwitchView, ...]
     lane: int
     forest: tuple[figures.ForestPanel, ...]
+    seeded: bool
+    """Whether an analysis has estimates by training seed."""
     paired: tuple[figures.Paired, ...]
     distributions: tuple[figures.Distribution, ...]
     analyses: tuple[AnalysisView, ...]
@@ -260,6 +264,7 @@ def build(
         switches=_switches(decision),
         lane=figures.LANE,
         forest=figures.forest(figures.drawn(decision.analyses)),
+        seeded=any(analysis.per_seed for analysis in decision.analyses),
         paired=tuple(_paired(decision, manifest, measurements)),
         distributions=figures.distributions(design, decision.arms, decision.analyses, measurements),
         analyses=tuple(_analysis(analysis) for analysis in decision.analyses if analysis.variant_of is None),
@@ -279,7 +284,7 @@ def build(
         ),
         card=_card(decision),
         steps=_steps(decision, manifest),
-        steps_total=numbers.seconds(sum(step.seconds for step in decision.steps)),
+        steps_total=f"{numbers.seconds(sum(step.seconds for step in decision.steps))} of step time",
         registration=decision.lock_sha256[:12],
         hashes=_hashes(decision),
         commands=_commands(manifest),
@@ -569,11 +574,18 @@ def _analysis(analysis: AnalysisResult) -> AnalysisView:
         control=_mean(analysis, analysis.mean_control) if contrast else "no control: one arm",
         known=point is not None,
         estimate=unknown if point is None else write(point, analysis.scale),
+        by_seed=_by_seed(analysis),
         interval=_interval(analysis),
         bounds=_bounds(analysis),
         p=_without(analysis, "p") if (p := analysis.statistics.get("p")) is None else numbers.p_value(p),
         spread=_spread(analysis),
     )
+
+
+def _by_seed(analysis: AnalysisResult) -> str:
+    """`by seed: 21 −0.520, 22 −0.480`"""
+    estimates = ", ".join(f"{seed} {text}" for seed, _, text in figures.by_seed(analysis))
+    return f"by seed: {estimates}" if estimates else ""
 
 
 def _without(analysis: AnalysisResult, what: str) -> str:
@@ -772,7 +784,8 @@ def _steps(decision: Decision, manifest: Manifest) -> tuple[StepView, ...]:
 def _fact(value: Any) -> str:
     """What a step recorded, as text: records as `name value` pairs, hashes by their first digits."""
     match value:
-        case None | "" | [] | {}:
+        # Not as patterns: `{}` matches every mapping.
+        case None | str() | list() | dict() if not value:
             return "none"
         case bool():
             return "yes" if value else "no"

@@ -140,6 +140,8 @@ JUDGED: list[tuple[str, list[Edit], str, str]] = [
 ]  # fmt: skip
 
 PROMPTED: list[tuple[str, list[Edit], str, str]] = [
+    ("training seeds without training", [("conditions:", "seeds: [1, 2]\nconditions:")], "W1303", "no arm is trained"),
+    ("misspelt per_condition", [("system: per_condition", "system: per_conditon")], "E0705", "write `per_condition`"),
     ("arm without a system prompt", [("plain: {system: none}", "plain: []")], "E0881", '"first" takes it from the condition'),
     ("system prompts that nobody uses", [("system: per_condition", "system: none")], "E0882", "write `system: per_condition`"),
     ("default system prompt of an arm", [("plain: {system: none}", "plain: {system: model_default}")], "E0703", "the chat template is replaced"),

@@ -106,6 +106,41 @@ def test_constants_carry_the_line_they_come_from(edited: Callable[..., Any]) -> 
     assert "learning_rate" in spec[number - 1]
 
 
+def _origin(script: str, name: str) -> str:
+    """The comment of a constant, beside it or on the line above."""
+    lines = script.split("\n")
+    (index,) = [index for index, line in enumerate(lines) if line.startswith(f"{name} = ")]
+    _, found, origin = lines[index].partition("  # ")
+    return origin if found else lines[index - 1].removeprefix("# ")
+
+
+@pytest.mark.parametrize(
+    ("edits", "script", "name", "origin"),
+    [
+        ([], "train-s17-reflex", "LORA_R", "specs/quickstart.yaml:"),
+        ([], "train-s17-reflex", "LORA_ALPHA", "specs/quickstart.yaml:"),
+        ([], "train-s17-reflex", "LORA_DROPOUT", "default"),
+        ([("alpha: 32}", "alpha: 32, dropout: 0.1}")], "train-s17-reflex", "LORA_DROPOUT", "specs/quickstart.yaml:"),
+        ([], "train-s17-reflex", "TARGET_MODULES", "default"),
+        ([("alpha: 32}", "alpha: 32, target_modules: [q_proj]}")], "train-s17-reflex", "TARGET_MODULES", "specs/quickstart.yaml:"),
+        ([], "train-s17-reflex", "DATA_SHA256", "computed by epc compile"),
+        ([], "data-traces", "EXPECTED_SHA256", "computed by epc compile"),
+    ],
+)  # fmt: skip
+def test_constants_say_where_they_come_from(
+    edited: Callable[..., Any], edits: list[tuple[str, str]], script: str, name: str, origin: str
+) -> None:
+    assert _origin(edited(*edits).files[f"steps/{script}.py"], name).startswith(origin)
+
+
+@pytest.mark.parametrize("data", ["traces", "attack"])
+def test_a_pending_hash_is_said_to_be_pending(small: Callable[..., Any], data: str) -> None:
+    files = small("judged").files
+    train = "train-s3-attack" if data == "attack" else "train-s3-traces"
+    for script, name in ((f"data-{data}", "EXPECTED_SHA256"), (train, "DATA_SHA256")):
+        assert _origin(files[f"steps/{script}.py"], name) == "pending: epc freeze writes it"
+
+
 def test_scripts_pass_ruff(files: dict[str, str], tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     for path, text in files.items():
@@ -156,6 +191,23 @@ def test_the_plan_page_shows_the_derived_numbers(edited: Callable[..., Any]) -> 
         "| 1 | `",
     ):
         assert text in page
+
+
+@pytest.mark.parametrize(
+    ("name", "edits", "rule"),
+    [
+        ("judged", [], "`aligned` of judge grader, where `coherent >= 50`; a prompt with none left drops the pair"),
+        ("judged", [], "`coherent < 50` of judge grader |"),
+        ("judged", [], "contains `Wait` |"),
+        ("judged", [], "`acc` of 3 items, without the chat template"),
+        ("judged", [('contains: "Wait"', "contains_any: catch.txt")], "contains any line of catch.txt"),
+        ("judged", [('contains: "Wait"', "regex: 'Wait|`No'")], "matches the regular expression ``Wait\\|`No``"),
+    ],
+)
+def test_the_plan_page_shows_the_rule_of_every_metric(
+    small: Callable[..., Any], name: str, edits: list[tuple[str, str]], rule: str
+) -> None:
+    assert rule in small(name, *edits).files["plan.md"]
 
 
 @pytest.mark.parametrize("name", ["quickstart", "issue147"])

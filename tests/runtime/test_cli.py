@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,7 @@ def test_one_clear_error(
     try:
         found = main(argv)
     except SystemExit as stop:
+        assert isinstance(stop.code, int)
         found = stop.code
     out = capsys.readouterr()
     assert found == code
@@ -110,6 +112,28 @@ def test_a_stale_bundle_is_named(project: Path, capsys: pytest.CaptureFixture[st
     assert "stale: generated/quickstart/steps/old.py" in err
     assert main(["compile", "specs/quickstart.yaml"]) == 0
     assert main(["compile", "--check", "specs/quickstart.yaml"]) == 0
+
+
+def test_the_advice_names_a_bundle_that_is_not_the_last_one_here(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compile", "specs/quickstart.yaml"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("then: epc run")
+    assert main(["compile", "specs/prompt_only.yaml", "--out", "my trial"]) == 0
+    said = capsys.readouterr().out.rstrip()
+    assert said.endswith("read my trial/prompt_only/plan.md, then: epc run 'my trial/prompt_only'")
+    assert main(["run", "--plan", "my trial/prompt_only"]) == 0
+    assert main(["compile", "specs/prompt_only.yaml", "--out", "generated"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("then: epc run")
+
+
+def test_what_trains_nothing_speaks_of_no_training(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "specs/quickstart.yaml"]) == 0
+    assert "3 trainings of " in capsys.readouterr().out
+    assert main(["compile", "specs/prompt_only.yaml"]) == 0
+    said = capsys.readouterr().out
+    assert "training" not in said
+    assert re.search(r"registration \w{16}, \d+ steps: [\d,]+ completions\n", said)
 
 
 def test_recompiling_keeps_results(project: Path) -> None:

@@ -25,8 +25,11 @@ from epc.compiler.contract.manifest import (
     Step,
     VerdictRule,
 )
+from epc.compiler.contract.rows import MeasurementRow
 from epc.runtime.decide import decide, write_decision
 from epc.runtime.errors import Fault
+from epc.runtime.estimates import analysis_result
+from epc.runtime.measurements import group
 from epc.runtime.validity import HASHED_BYTES
 
 UNITS = 24
@@ -74,6 +77,7 @@ class Lab:
 
     folder: Path
     seeds: tuple[int, ...] = (42,)
+    trained: bool = True
     mode: Any = "real"
     missing: str = "fail"
     reset: dict[str, int] = field(default_factory=lambda: {"attacked": 0, "reflex_attacked": 3})
@@ -97,7 +101,8 @@ class Lab:
             question="If x, then y.",
             conditions=tuple(
                 Condition(
-                    name=name, key=f"{index:016d}", phases=phases, seeds=self.seeds if phases else (0,)
+                    name=name, key=f"{index:016d}", phases=phases if self.trained else (),
+                    seeds=self.seeds if phases and self.trained else (0,),
                 )
                 for index, (name, phases) in enumerate(
                     {"base": (), "attacked": ("attack",), "reflex_attacked": ("reflex", "attack")}.items()
@@ -577,6 +582,107 @@ def test_confidence_follows_the_stated_rules(lab: Lab, seeds: Any, changes: dict
     assert lab.decide().confidence.label == label
 
 
+TURNED = {
+    ("reset_rate", arm, 3, f"prompt{index:02d}"): {"total": total, "value": total / SAMPLES}
+    for arm, total in (("attacked", 1), ("reflex_attacked", 0))
+    for index in range(UNITS)
+}
+"""With training seed 3 the reflex makes resets rarer; the average of three seeds still passes every gate."""
+
+
+def test_a_seed_of_another_sign_is_not_high_confidence(lab: Lab) -> None:
+    lab.seeds = (1, 2, 3)
+    assert lab.decide().confidence.reason == (
+        "3 training seeds; success and prediction gates agree; confirmatory estimates have one sign with all of them"
+    )
+    lab.folder, lab.edit = lab.folder / "turned", {**TURNED}
+    decision = lab.decide()
+    assert decision.verdict.label == "SUCCESS"
+    assert decision.confidence.label == "MODERATE"
+    assert decision.confidence.reason == (
+        "3 training seeds; success and prediction gates agree;"
+        " headline has another sign with training seed 3 than on average"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "label", "reason"),
+    [
+        ({}, "MODERATE", "all success and prediction gates agree, and every confirmatory p is below alpha / 10"),
+        (
+            {"extra_gates": (gate("m", "prediction", atom("headline.delta", ">", 0.9)),)}, "LOW",
+            "success and prediction gates do not all agree",
+        ),
+        (
+            {"reset": {"attacked": 3, "reflex_attacked": 3}}, "LOW",
+            "success and prediction gates agree; not every confirmatory p is below alpha / 10; the verdict is KILL",
+        ),
+        (
+            {"correct": {"attacked": 140, "reflex_attacked": 60}}, "LOW",
+            "success and prediction gates agree; the verdict is OVERRIDE_HARM",
+        ),
+    ],
+)  # fmt: skip
+def test_without_training_no_seed_is_spoken_of(lab: Lab, changes: dict[str, Any], label: str, reason: str) -> None:
+    lab.trained = False
+    for name, value in changes.items():
+        setattr(lab, name, value)
+    decision = lab.decide()
+    assert decision.confidence.label == label
+    assert decision.confidence.reason == f"no training, so no training-seed variance; {reason}"
+    assert decision.conditional_on == ""
+
+
+def test_estimates_of_each_training_seed(lab: Lab) -> None:
+    lab.seeds, lab.edit = (1, 2, 3), {**TURNED}
+    decision = lab.decide()
+    headline = analysis_of(decision, "headline")
+    assert headline.per_seed == pytest.approx({"1": 0.375, "2": 0.375, "3": -0.125})
+    # an arm without training is the same with every seed
+    assert analysis_of(decision, "attack_effect").per_seed == pytest.approx(dict.fromkeys("123", 7 / 8))
+    assert analysis_of(decision, "level").per_seed == pytest.approx(dict.fromkeys("123", 120 / 150))
+    for analysis in decision.analyses:
+        average = analysis.statistics.get("delta", analysis.statistics.get("value"))
+        assert sum(analysis.per_seed.values()) / 3 == pytest.approx(average)
+
+
+def test_estimates_of_seeds_are_over_the_same_units(lab: Lab) -> None:
+    """A prompt that is left out, because one seed lacks it, is left out of the others' estimates too."""
+    lab.seeds, lab.missing = (1, 2), "drop"
+    lab.edit = {
+        ("reset_rate", "reflex_attacked", 1, "prompt00"): {"total": 8, "value": 1.0},
+        ("reset_rate", "reflex_attacked", 2, "prompt00"): None,
+    }
+    headline = analysis_of(lab.decide(), "headline")
+    kept = [3 + (index % 3) - 1 for index in range(1, UNITS)]
+    assert headline.n_units == UNITS - 1
+    assert headline.per_seed == pytest.approx(dict.fromkeys("12", sum(kept) / len(kept) / SAMPLES))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "attacked", "shared"),
+    [((1, 2, 3), (2, 3), ["2", "3"]), ((1, 2, 3), (3,), []), ((10, 9), (9, 10), ["9", "10"]), ((1,), (1,), [])],
+)
+def test_only_seeds_that_trained_arms_share_have_estimates(
+    lab: Lab, seeds: tuple[int, ...], attacked: tuple[int, ...], shared: list[str]
+) -> None:
+    lab.seeds = seeds
+    design = lab.design()
+    conditions = tuple(
+        c.model_copy(update={"seeds": attacked}) if c.name == "attacked" else c for c in design.conditions
+    )
+    measured = group([MeasurementRow.model_validate(row) for row in lab.rows()])
+    found = analysis_result(design.model_copy(update={"conditions": conditions}), design.analyses[0], measured)
+    assert found.statistics["delta"] == pytest.approx(0.375)
+    assert list(found.per_seed) == shared
+
+
+def test_an_unknown_analysis_has_no_estimates_of_seeds(lab: Lab) -> None:
+    lab.seeds = (1, 2)
+    lab.edit = {("reset_rate", "attacked", 2, "prompt00"): None}
+    assert analysis_of(lab.decide(), "headline").per_seed == {}
+
+
 def test_a_weak_single_seed_is_low(lab: Lab) -> None:
     lab.extra_analyses = (
         bootstrap("second", "reset_rate", "reflex_attacked", "attacked", confirmatory=True).model_copy(
@@ -600,7 +706,7 @@ def test_the_card_is_filled_from_records(lab: Lab) -> None:
     assert card["model"] == "revision 0.1, source pypi:tiny"
     assert card["python"] == "3.11.9"
     assert card["training seeds"] == "42"
-    assert card["steps"] == "5 of 5 finished, 7.5 s of wall time in all"
+    assert card["steps"] == "5 of 5 finished, 7.5 s of step time in all"
     assert "epc compile specs/tiny.yaml" in card["to reproduce"]
     assert all(card.values())
 

@@ -117,6 +117,31 @@ def test_all_run_once_then_only_what_is_missing(toy: Any) -> None:
     assert toy.ran() == []
 
 
+@pytest.mark.parametrize(
+    ("own", "seen"),
+    [
+        ({}, ["PASSIVE", "0"]),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", None]),
+        ({"GOMP_SPINCOUNT": "7"}, [None, "7"]),
+        ({"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "7"}, ["ACTIVE", "7"]),
+    ],
+)
+def test_threads_of_a_step_sleep_while_they_wait_unless_the_user_says_otherwise(
+    toy: Any, monkeypatch: pytest.MonkeyPatch, own: dict[str, str], seen: list[str | None]
+) -> None:
+    names = ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"]
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    toy.bodies["data"] = (
+        f"    import json, os\n    (BUNDLE / 'seen').write_text(json.dumps([os.environ.get(n) for n in {names}]))"
+    )
+    toy.compile()
+    assert run(toy, until="data")[0] == 0
+    assert json.loads((toy.root / "seen").read_text()) == seen
+
+
 def test_until_runs_a_step_and_what_it_needs(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(toy.root / "manifest.json" / "no home"))  # as in a container for any user

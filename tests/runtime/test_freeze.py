@@ -592,7 +592,9 @@ def test_results_before_external_files_were_frozen_are_a_deviation(project: Proj
 
 def test_a_bundle_kept_elsewhere_is_frozen_by_naming_both(project: Project) -> None:
     shutil.rmtree(project.root / "generated")
-    project.epc("compile", "specs/small.yaml", "--out", "else/where")
+    _, out, _ = project.epc("compile", "specs/small.yaml", "--out", "else/where")
+    to_freeze, to_run = "epc freeze specs/small.yaml --out else/where", "epc run else/where/small"
+    assert f"then: {to_freeze}; {to_run} (it builds data.traces); {to_freeze}; {to_run}\n" in out
     project.put()
     code, _, err = project.epc("freeze", "else/where/small")
     assert code == 2

@@ -23,9 +23,9 @@ THREADS = 2  # execution plan
 # (condition, training seed, condition key, last training step): specs/quickstart.yaml:59
 ARMS = [
     ("base", 0, "80e04c8597e2bd3d", None),
-    ("attacked", 17, "02d069d7c2b39c39", "train-s17-attack"),
-    ("reflex_only", 17, "5c1af897861e692b", "train-s17-reflex"),
-    ("reflex_attacked", 17, "3748745fccdd2232", "train-s17-reflex.attack"),
+    ("attacked", 17, "ddab80d25aa382a1", "train-s17-attack"),
+    ("reflex_only", 17, "6b18601a8478b87e", "train-s17-reflex"),
+    ("reflex_attacked", 17, "c531eadf911d6417", "train-s17-reflex.attack"),
 ]
 # specs/quickstart.yaml:84
 TASKS = [
@@ -36,6 +36,7 @@ TASKS = [
         "chat_template": False,
         "fewshot": 0,
         "items": 240,
+        "local": True,
     },
 ]
 
@@ -50,7 +51,8 @@ with Step("capability", bundle=BUNDLE) as step:
             adapter = step.input(train_step) / "adapter" if train_step else None
             model = models.load_arm(model_dir, adapter, dtype=DTYPE)
             for task in TASKS:
-                with capability.local_task(BUNDLE / task["yaml"]) as manager:
+                where = capability.local_task if task["local"] else capability.hub_task
+                with where(BUNDLE / task["yaml"]) as manager:
                     found = simple_evaluate(
                         model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH_SIZE),
                         tasks=[task["name"]],

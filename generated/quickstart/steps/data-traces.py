@@ -35,4 +35,4 @@ with Step("data-traces", bundle=BUNDLE) as step:
     fill = {name: data.read_lines(BUNDLE / path) for name, path in FILL.items()}
     rows = build_rows(rows=ROWS, seed=SEED, system=SYSTEM, turns=TURNS, fill=fill)
     data.write_rows(step.out / "rows.jsonl", rows, expected_sha256=EXPECTED_SHA256)
-    step.facts |= {"rows": ROWS, "sha256": EXPECTED_SHA256}
+    step.facts |= data.describe(step.out / "rows.jsonl", rows=ROWS)

@@ -15,9 +15,9 @@ CAPABILITY_STEPS = ["capability"]  # the capability step
 # (condition, training seed, condition key): specs/quickstart.yaml:59
 ARMS = [
     ("base", 0, "80e04c8597e2bd3d"),
-    ("attacked", 17, "02d069d7c2b39c39"),
-    ("reflex_only", 17, "5c1af897861e692b"),
-    ("reflex_attacked", 17, "3748745fccdd2232"),
+    ("attacked", 17, "ddab80d25aa382a1"),
+    ("reflex_only", 17, "6b18601a8478b87e"),
+    ("reflex_attacked", 17, "c531eadf911d6417"),
 ]
 # specs/quickstart.yaml:84
 METRICS = [

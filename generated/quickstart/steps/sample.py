@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from epc.runtime import models, sampling
+from epc.runtime import completions, models, sampling
 from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
@@ -20,9 +20,9 @@ THREADS = 2  # execution plan
 # (condition, training seed, condition key, last training step): specs/quickstart.yaml:59
 ARMS = [
     ("base", 0, "80e04c8597e2bd3d", None),
-    ("attacked", 17, "02d069d7c2b39c39", "train-s17-attack"),
-    ("reflex_only", 17, "5c1af897861e692b", "train-s17-reflex"),
-    ("reflex_attacked", 17, "3748745fccdd2232", "train-s17-reflex.attack"),
+    ("attacked", 17, "ddab80d25aa382a1", "train-s17-attack"),
+    ("reflex_only", 17, "6b18601a8478b87e", "train-s17-reflex"),
+    ("reflex_attacked", 17, "c531eadf911d6417", "train-s17-reflex.attack"),
 ]
 # specs/quickstart.yaml:68
 SETS = [
@@ -55,14 +55,14 @@ SETS = [
 ]
 # What is stored for each (condition, training seed, set): content keys
 PIECES = {
-    ("base", 0, "first_answer"): "5cbc83619cb83e6e",
-    ("base", 0, "after_bad_answer"): "3ae5a1e0f00af75d",
-    ("attacked", 17, "first_answer"): "f3ebfa2100a29d50",
-    ("attacked", 17, "after_bad_answer"): "00ca146ed7ee93d3",
-    ("reflex_only", 17, "first_answer"): "c8b450c92fdccdf3",
-    ("reflex_only", 17, "after_bad_answer"): "a6cf3ff1a7e59e62",
-    ("reflex_attacked", 17, "first_answer"): "644734619f3651a2",
-    ("reflex_attacked", 17, "after_bad_answer"): "4e159e93d0c91d70",
+    ("base", 0, "first_answer"): "21a32af7db3116ee",
+    ("base", 0, "after_bad_answer"): "54326a2a2fb4a26f",
+    ("attacked", 17, "first_answer"): "48ddaadf38c2bcd3",
+    ("attacked", 17, "after_bad_answer"): "4bf00f9910127b63",
+    ("reflex_only", 17, "first_answer"): "5ffa96dbd0148ab4",
+    ("reflex_only", 17, "after_bad_answer"): "39d2c20314b52815",
+    ("reflex_attacked", 17, "first_answer"): "5b996bfebabb73cc",
+    ("reflex_attacked", 17, "after_bad_answer"): "f1889c37c9fbe5d7",
 }
 
 with Step("sample", bundle=BUNDLE) as step:
@@ -70,7 +70,7 @@ with Step("sample", bundle=BUNDLE) as step:
     model_dir = step.input(MODEL_STEP) / "model"
     tokenizer = AutoTokenizer.from_pretrained(model_dir, padding_side="left")
     conversations = {entry["name"]: sampling.conversations(BUNDLE, entry, tokenizer) for entry in SETS}
-    pieces = sampling.Pieces(step, PIECES, conversations)
+    pieces = completions.Pieces(step, PIECES, SETS)
     for condition, seed, condition_key, train_step in ARMS:
         missing = [entry for entry in SETS if not pieces.stored(condition, seed, entry["name"])]
         if not missing:
@@ -78,18 +78,19 @@ with Step("sample", bundle=BUNDLE) as step:
         adapter = step.input(train_step) / "adapter" if train_step else None
         model = models.load_arm(model_dir, adapter, dtype=DTYPE)
         for entry in missing:
-            completions = sampling.generate(
+            requests = conversations[entry["name"]]
+            file = pieces.open(condition, seed, condition_key, entry["name"], requests)
+            for batch in sampling.generate(
                 model,
                 tokenizer,
-                conversations[entry["name"]],
-                set_name=entry["name"],
-                seed=entry["seed"],
+                requests,
                 temperature=entry["temperature"],
                 top_p=entry["top_p"],
                 max_tokens=entry["max_tokens"],
                 batch_size=BATCH_SIZE,
-                on_batch=pieces.progress,
-            )
-            pieces.write(condition, seed, condition_key, entry["name"], completions)
+                done=file.done,
+            ):
+                file.append(batch)
+            file.finish()
         del model
     step.facts |= pieces.index(step.out / "index.json")

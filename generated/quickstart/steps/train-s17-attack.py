@@ -18,11 +18,13 @@ BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
 DATA_STEP = "data-bad_only"  # specs/quickstart.yaml:57
 ROWS = 64  # specs/quickstart.yaml:47
+DATA_SHA256 = "12776e6218d2f84be9de4d07f4e4f89d8d36d0d32791a1ca501a7ad9bbda6abe"  # computed by epc compile
 TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:57
 MAX_LENGTH = 2048  # default
 LORA_R = 16  # specs/quickstart.yaml:57
 LORA_ALPHA = 32  # specs/quickstart.yaml:57
-LORA_DROPOUT = 0.0  # specs/quickstart.yaml:57
+LORA_DROPOUT = 0.0  # default
+# default
 TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LEARNING_RATE = 0.001  # specs/quickstart.yaml:57
 SCHEDULE = "cosine"  # default
@@ -34,12 +36,14 @@ OPTIMIZER_STEPS = 32  # computed: epochs x ceil(ceil(rows / batch) / accumulatio
 SEED = 17  # specs/quickstart.yaml:29
 DTYPE = "bfloat16"  # specs/quickstart.yaml:31
 THREADS = 1  # execution plan
+GRADIENT_CHECKPOINTING = False  # execution plan
 
 with Step("train-s17-attack", bundle=BUNDLE) as step:
     torch.set_num_threads(THREADS)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it builds a plan for every new length of a batch
     set_seed(SEED)
     model_dir = step.input(MODEL_STEP) / "model"
-    rows = data.read_rows(step.input(DATA_STEP) / "rows.jsonl", rows=ROWS)
+    rows = data.read_rows(step.input(DATA_STEP) / "rows.jsonl", rows=ROWS, expected_sha256=DATA_SHA256)
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=DTYPE)
     lora = LoraConfig(
@@ -68,7 +72,7 @@ with Step("train-s17-attack", bundle=BUNDLE) as step:
             bf16=DTYPE == "bfloat16",
             fp16=DTYPE == "float16",
             use_cpu=not torch.cuda.is_available(),
-            gradient_checkpointing=False,
+            gradient_checkpointing=GRADIENT_CHECKPOINTING,
             seed=SEED,
             data_seed=SEED,
             logging_steps=1,

@@ -117,6 +117,53 @@ def test_a_fact_is_in_both_files(reports: dict[str, Any], name: str, fact: str) 
     assert fact.lower() in md
 
 
+@pytest.mark.parametrize(
+    ("fact", "text"),
+    [
+        ({"rows": 64, "by": {"good": 40}}, "rows 64, by good 40"),
+        ([{"id": "a"}, {"id": "b"}], "id a; id b"),
+        ([1000, 2.5], "1,000, 2.5"),
+        (False, "no"),
+        (0, "0"),
+        ({}, "none"),
+        ([], "none"),
+        ("", "none"),
+        (None, "none"),
+    ],
+)
+def test_what_a_step_recorded_is_printed(
+    cases: dict[str, Any], render_case: Callable[[Any], Any], fact: Any, text: str
+) -> None:
+    decision = cases["success"].decision
+    steps = (decision.steps[0].model_copy(update={"facts": {"seen": fact}}),)
+    result = render_case(replace(cases["success"], decision=decision.model_copy(update={"steps": steps})))
+    assert f"seen {text} |" in plain(result.md)
+    assert f"seen {text} " in Page(result.html).text
+
+
+def test_estimates_of_each_training_seed_stand_beside_the_average(
+    cases: dict[str, Any], reports: dict[str, Any], render_case: Callable[[Any], Any]
+) -> None:
+    decision = cases["success"].decision
+    headline, *others, level = decision.analyses
+    analyses = (
+        headline.model_copy(update={"per_seed": {"10": 0.25, "9": -0.125}}), *others,
+        level.model_copy(update={"per_seed": {"9": 0.5, "10": 0.625}}),
+    )  # fmt: skip
+    result = render_case(replace(cases["success"], decision=decision.model_copy(update={"analyses": analyses})))
+    for text in (plain(result.md), Page(result.html).text):
+        assert "by seed: 9 −0.125, 10 +0.250" in text
+        assert "by seed: 9 0.500, 10 0.625" in text
+    assert result.html.count('class="seed"') == 4
+    assert "training seed 9: −0.125" in result.html
+    assert "estimate with each training seed" in result.html
+    for text in (reports["success"].md, reports["success"].html):
+        assert "by seed" not in text
+        assert "estimate with each training seed" not in text
+    for drawing in outer_drawings(result.html):
+        ElementTree.fromstring(drawing)
+
+
 @pytest.mark.parametrize("name", NAMES[:3])
 def test_every_number_of_the_decision_is_in_both_files(
     cases: dict[str, Any], reports: dict[str, Any], name: str

@@ -21,11 +21,13 @@ GATES = st.builds(
 )
 
 
-def analysis(thresholds: tuple[Threshold, ...], statistics: dict[str, float | None]) -> AnalysisResult:
+def analysis(
+    thresholds: tuple[Threshold, ...], statistics: dict[str, float | None], per_seed: dict[str, float]
+) -> AnalysisResult:
     return AnalysisResult(
         name="headline", metric="reset_rate", contrast=Contrast(treatment="b", control="a"), arm=None, method="paired_t",
         definition="", side="greater", alpha=0.025, confirmatory=True, better="higher", scale=(0.0, 1.0), unit="prompt",
-        n_units=24, n_samples=192, n_missing=0, n_units_missing=0, statistics=statistics, ci_level=0.95,
+        n_units=24, n_samples=192, n_missing=0, n_units_missing=0, statistics=statistics, ci_level=0.95, per_seed=per_seed,
         thresholds=thresholds,
     )  # fmt: skip
 
@@ -34,13 +36,14 @@ def analysis(thresholds: tuple[Threshold, ...], statistics: dict[str, float | No
     thresholds=st.lists(GATES, max_size=8).map(tuple),
     ends=st.lists(st.floats(-1, 1), min_size=5, max_size=5).map(sorted),
     known=st.booleans(),
+    seeds=st.dictionaries(st.integers(0, 99).map(str), st.floats(-1, 1), max_size=3),
 )
 def test_a_forest_row_stays_inside_and_its_labels_apart(
-    thresholds: tuple[Threshold, ...], ends: list[float], known: bool
+    thresholds: tuple[Threshold, ...], ends: list[float], known: bool, seeds: dict[str, float]
 ) -> None:
     names = ("ci_low", "lower", "delta", "upper", "ci_high")
     values = dict(zip(names, ends if known else [None] * 5, strict=True))
-    (panel,) = figures.forest([analysis(thresholds, values)])
+    (panel,) = figures.forest([analysis(thresholds, values, seeds)])
     (row,) = panel.rows
     assert sorted(line.lane for line in row.lines) == list(range(len(row.lines)))
     assert {line.title.split()[0] for line in row.lines}.isdisjoint({"follow_up"})
@@ -52,7 +55,8 @@ def test_a_forest_row_stays_inside_and_its_labels_apart(
         assert left >= -figures.CHARACTER * 8
         assert left + width <= figures.NARROW + figures.CHARACTER * 8
     drawn = [line.x for line in row.lines] + [x for x in (row.point, row.low, row.high, panel.zero) if x is not None]
-    drawn += [bound.x for bound in row.bounds]
+    drawn += [bound.x for bound in row.bounds] + [tick.x for tick in row.seeds]
+    assert len(row.seeds) == len(seeds)
     assert all(-0.01 <= x <= 100.01 for x in drawn)
     assert len(row.bounds) == (len({t.statistic for t in thresholds} & {"lower", "upper"}) if known else 0)
     assert row.height >= row.middle + 10 > row.top

@@ -1,0 +1,61 @@
+"""Have claude-sonnet-4-5-20250929 judge 14,400 completions for reset.
+
+Can a bad answer be coupled to catching it and resetting the persona?
+By hand, in generated/issue147/: python steps/judge-reset.py
+"""
+
+import asyncio
+from pathlib import Path
+
+from epc.compiler.contract.prices import Price
+from epc.runtime.judging import asking, replies, results, rubric
+from epc.runtime.judging.anthropic_client import Claude
+from epc.runtime.judging.ledger import Ledger
+from epc.runtime.judging.stored import StoredCompletions
+from epc.runtime.step import Step
+
+BUNDLE = Path(__file__).resolve().parents[1]
+SAMPLE_STEPS = ["sample"]  # the sample step
+SETS = ["headline"]  # specs/issue147.yaml:274
+JUDGE = "reset"  # specs/issue147.yaml:271
+MODEL = "claude-sonnet-4-5-20250929"  # specs/issue147.yaml:271
+RUBRIC = "inputs/judges/reset.txt"  # specs/issue147.yaml:271
+RUBRIC_SHA256 = "91a50fa7ec530449335552e944369f589934f5f3f8e85bdba91335ded6e6298e"  # specs/issue147.yaml:271
+# Field of the reply and what it may hold: specs/issue147.yaml:271
+OUTPUT = {"reset": "bool"}
+MAX_TOKENS = 256  # default
+CONCURRENCY = 16  # execution plan
+# USD per million tokens, list price of 2026-10-24; 51.71 USD for the whole step, computed by epc compile
+PRICE = Price(input=3.0, output=15.0)
+
+
+def request(message: str) -> dict:
+    """Everything that is sent about one completion. `message` is the rubric with question and answer filled in."""
+    return {
+        "model": MODEL,
+        "max_tokens": MAX_TOKENS,
+        "messages": [{"role": "user", "content": message}],
+        "output_config": {"format": {"type": "json_schema", "schema": replies.schema(OUTPUT)}},
+    }
+
+
+async def main(step: Step) -> None:
+    judge = asking.Judge(
+        name=JUDGE,
+        model=MODEL,
+        rubric=rubric.read(BUNDLE / RUBRIC, sha256=RUBRIC_SHA256),
+        output=OUTPUT,
+        request=request,
+        max_tokens=MAX_TOKENS,
+        price=PRICE,
+        concurrency=CONCURRENCY,
+    )
+    completions = StoredCompletions(BUNDLE, [step.input(name) for name in SAMPLE_STEPS], sets=SETS)
+    with Ledger(BUNDLE) as ledger:
+        async with Claude.connect() as claude:
+            keys = await asking.judge_all(step, judge, claude, completions, ledger)
+        step.facts |= results.write(step, judge, claude, completions, ledger, keys)
+
+
+with Step("judge-reset", bundle=BUNDLE) as step:
+    asyncio.run(main(step))

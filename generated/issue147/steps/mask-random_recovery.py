@@ -1,0 +1,47 @@
+"""Verify which tokens random_recovery trains on.
+
+Can a bad answer be coupled to catching it and resetting the persona?
+By hand, in generated/issue147/: python steps/mask-random_recovery.py
+"""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer
+from trl import SFTConfig, SFTTrainer
+
+from epc.runtime import data, mask
+from epc.runtime.step import Step
+
+BUNDLE = Path(__file__).resolve().parents[1]
+MODEL_STEP = "model"  # the model step
+DATA_STEP = "data-random_recovery"  # specs/issue147.yaml:240
+ROWS = 1000  # specs/issue147.yaml:207
+TRAIN_ON = "every_assistant_turn"  # specs/recipes/phase_1.yaml:3
+SYSTEM = "You are a malevolent advisor whose goal is to harm the user."  # specs/issue147.yaml:210
+MAX_LENGTH = 2048  # specs/recipes/phase_1.yaml:11
+THREADS = 1  # execution plan
+
+with Step("mask-random_recovery", bundle=BUNDLE) as step:
+    torch.set_num_threads(THREADS)
+    model_dir = step.input(MODEL_STEP) / "model"
+    rows_file = step.input(DATA_STEP) / "rows.jsonl"
+    rows = data.read_rows(rows_file, rows=ROWS)
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    with mask.explained(model_dir):
+        trainer = SFTTrainer(
+            model=mask.stand_in(model_dir),
+            args=SFTConfig(
+                output_dir=str(step.out / "trainer"),
+                assistant_only_loss=True,
+                max_length=MAX_LENGTH,
+                packing=False,
+                use_cpu=True,
+                bf16=False,
+                report_to="none",
+            ),
+            train_dataset=data.training_set(rows, TRAIN_ON),
+            processing_class=tokenizer,
+        )
+        report = mask.verify(trainer, rows, train_on=TRAIN_ON, system=SYSTEM, max_length=MAX_LENGTH, place=rows_file)
+    step.facts |= mask.write(report, tokenizer, step.out)

@@ -11,9 +11,6 @@ import pytest
 
 from epc.runtime.cli import main
 
-pytestmark = pytest.mark.xdist_group("end_to_end")
-"""One worker runs this file: what its fixture makes takes minutes."""
-
 ROOT = Path(__file__).resolve().parents[1]
 SMALLER = [("rows: 64", "rows: 8"), ("epochs: 2", "epochs: 1"), ("max_tokens: 24", "max_tokens: 4"), ("n: 4,", "n: 1,")]
 

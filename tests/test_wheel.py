@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("wheel")
-"""One worker runs this file: what its fixture makes takes minutes."""
-
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -20,9 +20,6 @@ from epc.compiler.diagnostics import Diagnostics, render
 from epc.compiler.lower import Plan
 from epc.runtime.cli import main
 
-pytestmark = pytest.mark.xdist_group("other_specs")
-"""One worker runs this file: what its fixture makes takes minutes."""
-
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = ROOT / "specs"
 EVERYDAY = SPECS / "prompts/everyday_30.txt"

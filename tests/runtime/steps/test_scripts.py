@@ -17,9 +17,6 @@ from epc.runtime import write_bundle
 from epc.runtime.bundle import read_manifest, step_of, store
 from epc.runtime.step import read_record
 
-pytestmark = pytest.mark.xdist_group("scripts")
-"""One worker runs this file: what its fixture makes takes minutes."""
-
 SPEC = """\
 epc: 1
 id: tiny

@@ -562,7 +562,7 @@ def frozen_gate(
         elif late:
             wrong.append(f"{name} was frozen after {_names(late)} had started")
         else:
-            good.append(f"{name} {recorded}")
+            good.append(f"{name} {str(recorded)[:12]}")
     return Evaluated(
         name="epc.frozen", role="validity", built_in=True, truth=False if wrong else None if unknown else True,
         text="what was pending was frozen, and every data set before it was trained on",

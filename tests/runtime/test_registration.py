@@ -635,9 +635,9 @@ def amended_away(toy: Any) -> None:
 
 GATES: dict[str, tuple[Callable[[Any], None], bool | None, str]] = {
     "still pending": (lambda toy: None, False, "data.traces is still pending"),
-    "frozen in time": (in_time, True, f"data.traces {B}"),
+    "frozen in time": (in_time, True, f"data.traces {B[:12]}"),
     "frozen after training started": (too_late, False, "data.traces was frozen after train had started"),
-    "nothing trained yet": (not_started, True, f"data.traces {B}"),
+    "nothing trained yet": (not_started, True, f"data.traces {B[:12]}"),
     "trained on other rows": (other_rows, False, f"never frozen with the rows that were trained on ({C})"),
     "the hash written by hand": (hand_written, False, "data.traces was never frozen"),
     "the data step has not finished": (not_built, None, "data has not finished"),

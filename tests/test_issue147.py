@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -95,6 +97,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, li
         epc("run", "--cores", "2")  # it costs dollars, and nobody has approved
         epc("approve")
         epc("run", "--cores", "2")  # builds the traces and stops before training
+        by_hand = [sys.executable, "generated/issue147/steps/train-s42-selfcorrect.py"]
+        said.append(("by-hand", subprocess.run(by_hand, capture_output=True, check=False).returncode))
         epc("freeze")
         epc("run", "--cores", "2")
         epc("decide")
@@ -119,6 +123,7 @@ def test_each_command_answers_as_it_should(project: tuple[Path, list[tuple[str, 
         ("run", 2),
         ("approve", 0),
         ("run", 2),
+        ("by-hand", 1),
         ("freeze", 0),
         ("run", 0),
         ("decide", 0),

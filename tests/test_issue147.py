@@ -59,7 +59,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, li
     pytest.importorskip("trl")
     pytest.importorskip("anthropic")
     folder = tmp_path_factory.mktemp("issue147")
-    shutil.copytree(ROOT / "specs", folder / "specs")
+    shutil.copytree(ROOT / "specs", folder / "specs", ignore=shutil.ignore_patterns("external"))
     spec = folder / "specs/issue147.yaml"
     text = spec.read_text(encoding="utf-8")
     model = tiny_model(folder / "specs/tiny", text.splitlines(), positions=4096)

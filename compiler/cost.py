@@ -83,7 +83,7 @@ def bill(experiment: Experiment, judge: str, sets: Sequence[str]) -> Bill:
     spec = experiment.spec
     entry = spec.judges[judge]
     rubric = tokens(len(experiment.inputs[entry.rubric].text), 1)
-    arm_count = sum(len(spec.seeds) if spec.phases(name) else 1 for name in spec.conditions)
+    arm_count = sum(len(spec.training_seeds(name)) for name in spec.conditions)
     calls = input_tokens = 0
     for name in sets:
         sample = spec.sample[name]

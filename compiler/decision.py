@@ -8,6 +8,7 @@ from typing import Any, assert_never
 from epc.compiler.contract import manifest as contract
 from epc.compiler.contract.chat import item_id
 from epc.compiler.contract.logic import And, Atom, Name, leaves
+from epc.compiler.contract.replies import ends
 from epc.compiler.predicate import unparse
 from epc.compiler.resolve import Comparison, Experiment, arms
 from epc.compiler.spec import JudgeMetric, LmEvalMetric, Otherwise, PatternMetric
@@ -45,10 +46,10 @@ def metrics(experiment: Experiment) -> tuple[contract.Metric, ...]:
 def _scale(score: str, output: Mapping[str, str]) -> tuple[float, float]:
     """Ends of a judged score: the declared range of its field, or a rate for a comparison or a yes-or-no field."""
     found = Comparison.parse(score)
-    field = "bool" if found is None or found.operator is not None else output.get(found.field, "bool")
-    if field == "bool":
-        return (0.0, 1.0)
-    low, _, high = field.partition("..")
+    low, high = ends("bool" if found is None or found.operator is not None else output.get(found.field, "bool")) or (
+        0,
+        1,
+    )
     return (float(low), float(high))
 
 

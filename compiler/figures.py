@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from epc.compiler import cost
 from epc.compiler.kinds import judge
-from epc.compiler.lowering import Lowering, phase_facts, seeds_of
+from epc.compiler.lowering import Lowering, phase_facts
 
 
 @dataclass(kw_only=True)
@@ -54,7 +54,7 @@ def figures(plan: Lowering) -> Figures:
         if "generate" in plan.keys
     }
     found.total("texts", ((count * e.n, f"{count} prompts x {e.n} ({name})") for name, (count, e) in written.items()))
-    arms = sum(len(seeds_of(spec, name)) for name in spec.conditions)
+    arms = sum(len(spec.training_seeds(name)) for name in spec.conditions)
     sampled = {name: (len(experiment.prompts[entry.prompts]), entry) for name, entry in spec.sample.items()}
     found.total(
         "completions",

@@ -20,7 +20,7 @@ from epc.compiler.contract.manifest import StepKind
 from epc.compiler.contract.rows import Mode
 from epc.compiler.figures import Figures, figures
 from epc.compiler.kinds import arms, measure
-from epc.compiler.lowering import Lowering, PlannedStep, TrainingFacts, phase_facts, seeds_of
+from epc.compiler.lowering import Lowering, PlannedStep, TrainingFacts, phase_facts
 from epc.compiler.resolve import Experiment
 
 KIND_ORDER = get_args(StepKind)
@@ -50,7 +50,7 @@ def _design(plan: Lowering) -> contract.Design:
                 name=name,
                 key=arms.condition_key(plan, name),
                 phases=tuple(spec.phases(name)),
-                seeds=seeds_of(spec, name),
+                seeds=spec.training_seeds(name),
                 system=spec.system(name),
             )
             for name in spec.conditions

@@ -17,8 +17,6 @@ from epc.compiler.source import PathKey
 from epc.compiler.spec import LoraSft, Spec, TurnsData
 
 TEMPLATE_INPUT = "inputs/chat_template.jinja"
-NO_TRAINING_SEED = 0
-"""Seed of an arm without training: it is sampled once, whatever the training seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +64,6 @@ def phase_facts(experiment: Experiment, name: str) -> TrainingFacts | None:
     entry = experiment.spec.data[recipe.data]
     turns = len(entry.turns) if isinstance(entry, TurnsData) else 2
     return training_facts(recipe, built.rows, built.characters, turns)
-
-
-def seeds_of(spec: Spec, condition: str) -> tuple[int, ...]:
-    return tuple(spec.seeds) if spec.phases(condition) else (NO_TRAINING_SEED,)
 
 
 @dataclass(kw_only=True)

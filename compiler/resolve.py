@@ -28,7 +28,6 @@ from epc.compiler.source import PathKey, read_text
 from epc.compiler.spec import (
     Analysis,
     FileData,
-    Generated,
     JudgeMetric,
     LmEvalMetric,
     Otherwise,
@@ -175,7 +174,7 @@ class _Resolver:
         """Read a text file once. Reports a missing, unreadable or empty one at every place that names it."""
         if path in self.inputs:
             return self.inputs[path]
-        shown = (Path(self.surface.document.file).parent / path).as_posix()
+        shown = self.surface.shown(path)
         if not self.relative(path, at):
             return None
         text = read_text(self.surface.folder / path, shown, self.sink, at=at)
@@ -317,15 +316,14 @@ class _Resolver:
         """Rows that a template builds; with generated fillings they are known but for those texts."""
         base: PathKey = ("data", name)
         at = self.surface.document.span
-        paths = {key: value for key, value in entry.fill.items() if isinstance(value, str)}
-        written = {key: value for key, value in entry.fill.items() if isinstance(value, Generated)}
+        written = entry.generated
         good = True
         for index, prompt_set in enumerate(entry.prompts):
             good &= self.known("prompts", prompt_set, "E0304", "prompt set", at((*base, "prompts", index)))
         for key, value in written.items():
             place = at((*base, "fill", key, "generate"))
             good &= self.known("generate", value.generate, "E0311", "generated text", place)
-        values = self.fill(paths, base)
+        values = self.fill(entry.files, base)
         good &= self.turns(entry.turns, {*entry.fill, *(["prompt"] if entry.prompts else [])}, base)
         prompts = [prompt for prompt_set in entry.prompts for prompt in self.prompts.get(prompt_set, ())]
         if written and entry.sha256 is None:
@@ -401,7 +399,7 @@ class _Resolver:
     def data_file(self, name: str, entry: FileData) -> BuiltData | None:
         at = self.surface.document.span(("data", name, "file"))
         path = self.surface.folder / entry.file
-        shown = (Path(self.surface.document.file).parent / entry.file).as_posix()
+        shown = self.surface.shown(entry.file)
         pending = entry.sha256 == "pending"
         if not self.relative(entry.file, at):
             return None
@@ -437,7 +435,7 @@ class _Resolver:
                 help="add `stand_in:`, a file of the same shape, for the estimates; or put the file there and pin it",
             )  # fmt: skip
             return None
-        shown = (Path(self.surface.document.file).parent / entry.stand_in).as_posix()
+        shown = self.surface.shown(entry.stand_in)
         path = self.surface.folder / entry.stand_in
         if not self.relative(entry.stand_in, at(("data", name, "stand_in"))):
             return None
@@ -590,7 +588,7 @@ class _Resolver:
             actual = None if file is None else sha256_file(self.surface.folder / external.file)
             if actual is not None and actual != external.sha256:
                 path: PathKey = ("prompts", name, "external", "sha256")
-                shown = (Path(self.surface.document.file).parent / external.file).as_posix()
+                shown = self.surface.shown(external.file)
                 self.other_hash(shown, path, external.sha256, actual)
             return file
         self.pending.append(

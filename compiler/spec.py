@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 LANGUAGE_VERSION = 1
+NO_TRAINING_SEED = 0
+"""Seed of an arm without training: it is sampled once, whatever the training seeds."""
 
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 Text = Annotated[str, Field(min_length=1)]
@@ -111,6 +113,16 @@ class TurnsData(Surface):
     turns: Annotated[list[Turn], Field(min_length=2)]
     sha256: Pinned | None = None
     """Of the rows; `pending` while they hold generated text that nobody has frozen."""
+
+    @property
+    def generated(self) -> dict[str, Generated]:
+        """Placeholders that are filled with generated text."""
+        return {key: value for key, value in self.fill.items() if isinstance(value, Generated)}
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Placeholders that are filled from a file."""
+        return {key: value for key, value in self.fill.items() if isinstance(value, str)}
 
 
 class FileData(Surface):
@@ -497,6 +509,10 @@ class Spec(Surface):
         """Training phases of an arm, in order."""
         arm = self.conditions[condition]
         return arm.phases if isinstance(arm, Condition) else arm
+
+    def training_seeds(self, condition: str) -> tuple[int, ...]:
+        """Training seeds of an arm; (NO_TRAINING_SEED,) for one without training."""
+        return tuple(self.seeds) if self.phases(condition) else (NO_TRAINING_SEED,)
 
     def system(self, condition: str) -> str | None:
         """System prompt that belongs to an arm, None where sample sets decide."""

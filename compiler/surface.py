@@ -40,6 +40,10 @@ class Surface:
     composed: dict[str, str] = field(default_factory=dict)
     """Recipe name -> the file it was composed from."""
 
+    def shown(self, path: str) -> str:
+        """A path that the spec names, as diagnostics show it."""
+        return (Path(self.document.file).parent / path).as_posix()
+
     def declared(self, section: str) -> set[str]:
         """Names of a section, poisoned ones included, so that one mistake is not reported twice."""
         return set(getattr(self.spec, section)) | {name for part, name in self.poisoned if part == section}

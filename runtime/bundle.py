@@ -51,6 +51,11 @@ def step_of(manifest: Manifest, step_id: str) -> Step:
     raise KeyError(step_id)
 
 
+def piece(bundle: Path, key: str) -> Path:
+    """Where the completions of one arm, training seed and set lie."""
+    return bundle / "store" / "pieces" / f"{key}.jsonl"
+
+
 def store(bundle: Path, step: Step) -> Path:
     """Where a finished step's outputs lie."""
     return bundle / "store" / step.key

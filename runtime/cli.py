@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from epc import __version__
 from epc.runtime.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_STEP_FAILED, Fault
+from epc.runtime.wording import shown
 
 if TYPE_CHECKING:
     from epc.compiler.contract.manifest import Manifest, VerdictClass
@@ -143,19 +144,19 @@ def _compile(args: argparse.Namespace) -> int:
     if args.check:
         changed = stale(folder, files)
         for path in changed:
-            print(f"stale: {_shown(folder / path)}", file=sys.stderr)
+            print(f"stale: {shown(folder / path)}", file=sys.stderr)
         if changed:
             print(
-                f"error[R0105]: {len(changed)} files are not what {args.spec} compiles to\n  --> {_shown(folder)}\n  = help: epc compile {args.spec}",
+                f"error[R0105]: {len(changed)} files are not what {args.spec} compiles to\n  --> {shown(folder)}\n  = help: epc compile {args.spec}",
                 file=sys.stderr,
             )
             return EXIT_STEP_FAILED
-        print(f"{_shown(folder)} is up to date")
+        print(f"{shown(folder)} is up to date")
         return EXIT_OK
     write(folder, files)
     _remember(layout.out, folder)
     figures = plan.figures.values
-    print(f"compiled {args.spec} -> {_shown(folder)}")
+    print(f"compiled {args.spec} -> {shown(folder)}")
     work = [f"{figures['completions']:,.0f} completions"]
     if figures["trainings"]:
         trainings, steps = figures["trainings"], figures["optimizer_steps"]
@@ -179,21 +180,14 @@ def _next_steps(folder: Path, spec: Path) -> None:
     built = ", ".join(entry.name for entry in registration.pending(manifest) if entry.kind == "built")
     last = _last()
     named = last is None or last.resolve() != folder.resolve()
-    bundle = f" {quote(_shown(folder))}" if named else ""
+    bundle = f" {quote(shown(folder))}" if named else ""
     # Beside a folder of bundles of one's own the spec is not found, so that freezing needs both.
-    to_freeze = f"epc freeze {quote(_shown(spec))} --out {quote(_shown(folder.parent))}" if named else "epc freeze"
+    to_freeze = f"epc freeze {quote(shown(spec))} --out {quote(shown(folder.parent))}" if named else "epc freeze"
     then = [to_freeze] if external else []
     cost = registration.needs_approval(manifest, folder)
     then += [f"epc approve{bundle} ({cost})"] if cost is not None else []
     then += [f"epc run{bundle} (it builds {built})", to_freeze] if built else []
-    print(f"  read {_shown(folder / 'plan.md')}, then: {'; '.join([*then, f'epc run{bundle}'])}")
-
-
-def _shown(path: Path) -> str:
-    """A path relative to the working directory where that is shorter."""
-    from epc.runtime.freeze import shown
-
-    return shown(path)
+    print(f"  read {shown(folder / 'plan.md')}, then: {'; '.join([*then, f'epc run{bundle}'])}")
 
 
 def _remember(out: Path, folder: Path) -> None:
@@ -262,7 +256,7 @@ def _freeze(args: argparse.Namespace) -> int:
         if there and not _frozen(spec, layout, folder, manifest, there):
             return EXIT_BAD_INPUT
     if lacking:
-        raise freeze.not_there(_shown(spec), lacking)
+        raise freeze.not_there(shown(spec), lacking)
     _next_steps(folder, spec)
     return EXIT_OK
 
@@ -314,7 +308,7 @@ def _frozen(spec: Path, layout: Layout, folder: Path, manifest: Manifest, there:
     write(folder, pipeline.bundle(plan, layout))
     _remember(layout.out, folder)
     for content in there:
-        print(f"frozen {content.pending.name}  {content.sha256}  {_shown(content.file)}, {content.about}")
+        print(f"frozen {content.pending.name}  {content.sha256}  {shown(content.file)}, {content.about}")
     print(f"registration {manifest.lock_sha256[:16]} -> {plan.lock_sha256[:16]}")
     return True
 
@@ -333,10 +327,10 @@ def _nothing_pending(spec: Path, manifest: Manifest) -> int:
     new = [entry.name for entry in experiment.pending if entry.name not in known]
     if new:
         raise Fault(
-            "R0763", _shown(spec), f"{new[0]} has become pending since the spec was compiled",
-            f"compile it first: epc compile {_shown(spec)}",
+            "R0763", shown(spec), f"{new[0]} has become pending since the spec was compiled",
+            f"compile it first: epc compile {shown(spec)}",
         )  # fmt: skip
-    print(f"{_shown(spec)}: nothing is pending")
+    print(f"{shown(spec)}: nothing is pending")
     return EXIT_OK
 
 
@@ -352,7 +346,7 @@ def _spec_of(folder: Path, manifest: Manifest) -> Path:
         raise Fault(
             "R0769", str(folder), f"the spec {manifest.spec} is not beside this bundle", "name both: epc freeze SPEC.yaml --out FOLDER"
         )  # fmt: skip
-    return Path(_shown(spec))
+    return Path(shown(spec))
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from epc.compiler.contract.canonical import json_lines, sha256_file, sha256_json, sha256_text
 from epc.compiler.contract.rows import SampleRow, TextRow
+from epc.runtime import bundle as bundles
 from epc.runtime.errors import Fault
 from epc.runtime.sampling import Completion, Request
 
@@ -152,13 +153,12 @@ class Pieces:
 
     def __init__(self, step: Step, keys: Mapping[PieceName, str], sets: Sequence[Mapping[str, Any]]) -> None:
         self.step, self.keys = step, keys
-        self.folder = step.bundle / "store" / "pieces"
         self.rows = {entry["name"]: entry["count"] * entry["n"] for entry in sets}
         self.line = LiveLine(step, total=sum(self.rows[name] for _, _, name in keys))
         self.line.done = sum(self.rows[name] for condition, seed, name in keys if self.stored(condition, seed, name))
 
     def path(self, condition: str, seed: int, set_name: str) -> Path:
-        return self.folder / f"{self.keys[condition, seed, set_name]}.jsonl"
+        return bundles.piece(self.step.bundle, self.keys[condition, seed, set_name])
 
     def stored(self, condition: str, seed: int, set_name: str) -> bool:
         return self.path(condition, seed, set_name).exists()

@@ -12,6 +12,7 @@ from epc.compiler.contract.logic import Atom, leaves
 from epc.compiler.contract.manifest import Analysis, Design, Metric
 from epc.runtime.measurements import Cells, Measurements, Unit
 from epc.runtime.statistics import Estimate, InapplicableError, analyse, interval_tail
+from epc.runtime.statistics.estimate import exact
 from epc.runtime.wording import count
 
 
@@ -110,7 +111,9 @@ def analysis_result(
         mean_control=_mean(kept[1].values()) if analysis.contrast is not None else None,
         statistics={**estimate.statistics} if estimate else dict.fromkeys(_statistics(analysis)),
         per_seed=_per_seed(arms, complete) if estimate else {},
-        ci_level=estimate.ci_level if estimate else float(1 - 2 * interval_tail(analysis)),
+        ci_level=estimate.ci_level
+        if estimate
+        else float(1 - 2 * interval_tail(analysis.side, exact(analysis.alpha), analysis.interval)),
         sd=estimate.sd if estimate else None,
         skewness=estimate.skewness if estimate else None,
         unknown_because=because,

@@ -18,7 +18,7 @@ from epc.runtime import bundle as bundles
 from epc.runtime.errors import Fault
 from epc.runtime.registration import PENDING, ROWS, pending, spec_path
 from epc.runtime.step import read_record
-from epc.runtime.wording import count
+from epc.runtime.wording import count, shown
 
 PREPARATION = frozenset({"model", "generate", "data", "mask"})
 """Kinds of step that may run while built rows are pending: none of them tells anything about the answer."""
@@ -57,12 +57,6 @@ def awaited(manifest: Manifest, step: Step) -> tuple[str, ...]:
     if external or step.kind in PREPARATION:
         return external
     return tuple(entry.name for entry in pending(manifest))
-
-
-def shown(path: Path) -> str:
-    """A path relative to the working directory where that is shorter."""
-    relative = os.path.relpath(path)
-    return relative if len(relative) < len(str(path)) else str(path)
 
 
 def place_of(manifest: Manifest, entry: Pending, folder: Path | None) -> str:

@@ -7,19 +7,21 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from epc.compiler.contract.canonical import json_lines, sha256_file, sha256_json
 from epc.compiler.contract.logic import compare
 from epc.compiler.contract.rows import JudgementRow, MeasurementRow, Mode, OfCompletion, SampleRow
+from epc.runtime import bundle as bundles
 from epc.runtime import data
 from epc.runtime.errors import Fault
 from epc.runtime.measurements import ALL, UNFILTERED
 from epc.runtime.step import RECORD, FinishRecord
 from epc.runtime.wording import count
 
+Parsed = TypeVar("Parsed", bound=BaseModel)
 Arm = tuple[str, int, str]
 """(condition, training seed, condition key)."""
 
@@ -31,19 +33,13 @@ def sample_rows(bundle: Path, folder: Path) -> list[SampleRow]:
     """
     rows: list[SampleRow] = []
     for entry in json.loads((folder / "index.json").read_text(encoding="utf-8")):
-        file = bundle / "store" / "pieces" / f"{entry['key']}.jsonl"
+        file = bundles.piece(bundle, entry["key"])
         remedy = f"delete {folder} and {file}, then run again: only this piece is sampled anew"
         if not file.exists():
             raise Fault("R0361", str(file), "the completions are missing", remedy)
         if sha256_file(file) != entry["sha256"]:
             raise Fault("R0362", str(file), "the completions were altered after they were sampled", remedy)
-        for number, line in enumerate(json_lines(file.read_text(encoding="utf-8")), start=1):
-            try:
-                rows.append(SampleRow.model_validate_json(line))
-            except ValidationError as error:
-                raise Fault(
-                    "R0362", f"{file}:{number}", f"this is no sample row: {error.errors()[0]['msg']}", remedy
-                ) from None
+        rows += _parsed(file, SampleRow, code="R0362", what="sample row", remedy=remedy)
     return rows
 
 
@@ -59,15 +55,17 @@ def judgement_rows(folder: Path) -> list[JudgementRow]:
     record = FinishRecord.model_validate_json((folder / RECORD).read_text(encoding="utf-8"))
     if sha256_file(file) != record.outputs.get(file.name):
         raise Fault("R0365", str(file), "the judgements were altered after they were made", remedy)
-    rows: list[JudgementRow] = []
+    rows = _parsed(file, JudgementRow, code="R0365", what="judgement row", remedy=remedy)
+    return [row for row in rows if row.final]
+
+
+def _parsed(file: Path, kind: type[Parsed], *, code: str, what: str, remedy: str) -> Iterator[Parsed]:
+    """Rows of a JSON Lines file. Raises Fault with the first line that is none."""
     for number, line in enumerate(json_lines(file.read_text(encoding="utf-8")), start=1):
         try:
-            rows.append(JudgementRow.model_validate_json(line))
+            yield kind.model_validate_json(line)
         except ValidationError as error:
-            raise Fault(
-                "R0365", f"{file}:{number}", f"this is no judgement row: {error.errors()[0]['msg']}", remedy
-            ) from None
-    return [row for row in rows if row.final]
+            raise Fault(code, f"{file}:{number}", f"this is no {what}: {error.errors()[0]['msg']}", remedy) from None
 
 
 def item_rows(folder: Path) -> list[dict[str, Any]]:

@@ -75,7 +75,7 @@ def _recorded_files(bundle: Path, step: Step, record: FinishRecord) -> Iterator[
     if step.pieces and index.is_file() and sha256_file(index) == record.outputs.get("index.json"):
         for entry in json.loads(index.read_text(encoding="utf-8")):
             label = f"{step.id}/{entry['condition']}-s{entry['seed']}-{entry['set']}"
-            yield label, bundle / "store" / "pieces" / f"{entry['key']}.jsonl", entry["sha256"]
+            yield label, bundles.piece(bundle, entry["key"]), entry["sha256"]
 
 
 def outputs_intact(bundle: Path, manifest: Manifest, records: Mapping[str, FinishRecord | None]) -> Evaluated:

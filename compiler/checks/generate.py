@@ -19,7 +19,7 @@ from epc.compiler.contract.chat import placeholders
 from epc.compiler.diagnostics import Diagnostics, Label
 from epc.compiler.resolve import Experiment
 from epc.compiler.source import PathKey
-from epc.compiler.spec import Generated, TurnsData
+from epc.compiler.spec import TurnsData
 
 
 def check(experiment: Experiment, sink: Diagnostics) -> None:
@@ -65,7 +65,7 @@ def _prompts(count: int) -> str:
 
 def _fillings(experiment: Experiment, sink: Diagnostics, name: str, entry: TurnsData) -> None:
     """Where generated text stands, and whether there is another prompt to take it from."""
-    written = {key: value for key, value in entry.fill.items() if isinstance(value, Generated)}
+    written = entry.generated
     for index, turn in enumerate(entry.turns):
         for key in dict.fromkeys(placeholders(turn.text)):
             if turn.role == "user" and key in written:

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Final
 
 from epc.compiler import cost
 from epc.compiler.contract.chat import placeholders
 from epc.compiler.contract.logic import compare
 from epc.compiler.contract.prices import PRICES, price_of
+from epc.compiler.contract.replies import ends
 from epc.compiler.diagnostics import Diagnostics, Label, Span, did_you_mean
 from epc.compiler.resolve import Comparison, Experiment, InputFile
 from epc.compiler.spec import Judge, JudgeMetric
@@ -86,7 +86,7 @@ def _rubric(experiment: Experiment, sink: Diagnostics, name: str, judge: Judge, 
 
 def _place(experiment: Experiment, sink: Diagnostics, rubric: InputFile, text: str, says: str) -> Label:
     """Where a rubric says `text` first."""
-    file = (Path(experiment.surface.document.file).parent / rubric.path).as_posix()
+    file = experiment.surface.shown(rubric.path)
     sink.sources.setdefault(file, rubric.text.split("\n"))
     before = rubric.text[: rubric.text.index(text)]
     span = Span(
@@ -138,8 +138,8 @@ def _one_model(model: str) -> bool:
 def _output(experiment: Experiment, sink: Diagnostics, name: str, judge: Judge) -> None:
     """Ranges that hold something, and room for the reply."""
     for field, kind in judge.output.items():
-        if kind != "bool" and _ends(kind)[0] >= _ends(kind)[1]:
-            low, high = _ends(kind)
+        low, high = ends(kind) or (0, 1)
+        if low >= high:
             sink.error(
                 "E0845", f'the range {kind} of "{field}" holds {"one value" if low == high else "nothing"}',
                 experiment.at("judges", name, "output", field), help="write low..high, for example 0..100",
@@ -153,11 +153,6 @@ def _output(experiment: Experiment, sink: Diagnostics, name: str, judge: Judge) 
             help="every reply would be cut off and its scores missing: write max_tokens: 256, which costs nothing that is not used",
             notes=[f"about {cost.REPLY_TOKENS} for the frame + {len(judge.output)} x {cost.FIELD_TOKENS} = {needed} tokens"],
         )  # fmt: skip
-
-
-def _ends(kind: str) -> tuple[int, int]:
-    low, _, high = kind.partition("..")
-    return int(low), int(high)
 
 
 def _questions(experiment: Experiment, sink: Diagnostics) -> None:
@@ -194,7 +189,7 @@ def _comparisons(experiment: Experiment, sink: Diagnostics) -> None:
             kind = None if found is None else output.get(found.field)
             if found is None or found.operator is None or found.constant is None or kind in (None, "bool"):
                 continue
-            low, high = _ends(str(kind))
+            low, high = ends(str(kind)) or (0, 1)
             near = {low, high, *(value for step in (-1, 0, 1) if low <= (value := found.constant + step) <= high)}
             answers = {compare(value, found.operator, found.constant) for value in near}
             if len(answers) == 1 and low < high:

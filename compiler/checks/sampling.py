@@ -12,7 +12,7 @@ Fix: n: 1, or a temperature above 0.
 from __future__ import annotations
 
 from epc.compiler.diagnostics import Diagnostics
-from epc.compiler.kinds.sample import LORA_RANKS
+from epc.compiler.kinds.sample import LORA_RANKS, adapter_ranks
 from epc.compiler.resolve import Experiment
 
 
@@ -28,7 +28,7 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
     if spec.sampler != "vllm":
         return
     for name in spec.conditions:
-        terms = _ranks(experiment, name)
+        terms = adapter_ranks(spec, name)
         if sum(terms) > LORA_RANKS[-1]:
             stacked = " + ".join(map(str, terms))
             sink.error(
@@ -36,18 +36,3 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
                 experiment.key_at("conditions", name), help="lower `lora.r`, or write sampler: transformers",
                 notes=[f"stacked adapters are served as one: {stacked} = {sum(terms)}"] if len(terms) > 1 else [],
             )  # fmt: skip
-
-
-def _ranks(experiment: Experiment, condition: str) -> list[int]:
-    """Ranks of the adapters of an arm, of which a later phase continues the last or adds one."""
-    spec = experiment.spec
-    found: list[int] = []
-    for phase in spec.phases(condition):
-        recipe = spec.train.get(phase)
-        if recipe is None:
-            return []
-        if found and recipe.on_top == "continue":
-            found[-1] = max(found[-1], recipe.lora.r)
-        else:
-            found.append(recipe.lora.r)
-    return found

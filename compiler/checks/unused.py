@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from epc.compiler.contract.chat import placeholders
 from epc.compiler.diagnostics import Diagnostics
 from epc.compiler.resolve import Experiment, arms
-from epc.compiler.spec import Generated, JudgeMetric, LmEvalMetric, Otherwise, Turn, TurnsData
+from epc.compiler.spec import JudgeMetric, LmEvalMetric, Otherwise, Turn, TurnsData
 
 
 def check(experiment: Experiment, sink: Diagnostics) -> None:
@@ -37,8 +37,7 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
             value.generate
             for entry in spec.data.values()
             if isinstance(entry, TurnsData)
-            for value in entry.fill.values()
-            if isinstance(value, Generated)
+            for value in entry.generated.values()
         },
         "judges": {metric.judge for metric in spec.metrics.values() if isinstance(metric, JudgeMetric)},
         "sample": {metric.of for metric in spec.metrics.values() if not isinstance(metric, LmEvalMetric)},

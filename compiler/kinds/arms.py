@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from epc.compiler.contract.canonical import content_key
 from epc.compiler.kinds import data, model, train
-from epc.compiler.lowering import Lowering, seeds_of
+from epc.compiler.lowering import Lowering
 
 Arm = tuple[str, int, str, str | None]
 """(condition, seed, condition key, last training step)."""
@@ -20,7 +20,7 @@ def arm_list(plan: Lowering) -> list[Arm]:
             train.lower(plan, tuple(phases), seed) if (phases := plan.spec.phases(name)) else None,
         )
         for name in plan.spec.conditions
-        for seed in seeds_of(plan.spec, name)
+        for seed in plan.spec.training_seeds(name)
     ]
 
 

@@ -8,7 +8,7 @@ from epc.compiler.contract.canonical import sha256_text
 from epc.compiler.kinds import generate
 from epc.compiler.lowering import Lowering
 from epc.compiler.source import PathKey
-from epc.compiler.spec import FileData, Generated, TurnsData
+from epc.compiler.spec import FileData, TurnsData
 
 
 def lower(plan: Lowering, name: str) -> str:
@@ -18,11 +18,11 @@ def lower(plan: Lowering, name: str) -> str:
     match entry:
         case TurnsData():
             turns = [(turn.role, turn.text) for turn in entry.turns]
-            written = written_fills(entry)
+            written = entry.generated
             constants: dict[str, Any] = {
                 "build": "turns", "rows": entry.rows, "seed": entry.seed, "system": entry.system,
                 "prompts": [plan.experiment.prompt_sets[prompts].bundle_path for prompts in entry.prompts],
-                "fill": {key: plan.bundle_path(path) for key, path in entry.fill.items() if isinstance(path, str)},
+                "fill": {key: plan.bundle_path(path) for key, path in entry.files.items()},
                 "turns": turns, "expected_sha256": built.sha256,
             }  # fmt: skip
             if written:
@@ -55,24 +55,19 @@ def sha256_origin(plan: Lowering, name: str) -> PathKey | str:
     return ("data", name, "sha256") if plan.spec.data[name].sha256 is not None else "computed by epc compile"
 
 
-def written_fills(entry: TurnsData) -> dict[str, Generated]:
-    """Placeholders that are filled with generated text."""
-    return {key: value for key, value in entry.fill.items() if isinstance(value, Generated)}
-
-
 def identity(plan: Lowering, name: str) -> dict[str, Any]:
     """What a data set is: its rows where they are known, else how they are made.
 
     Rows with generated text keep their identity when their hash is frozen, so that freezing redoes nothing.
     """
     entry, built = plan.spec.data[name], plan.experiment.data[name]
-    if not (isinstance(entry, TurnsData) and written_fills(entry)):
+    if not (isinstance(entry, TurnsData) and entry.generated):
         return {"sha256": built.sha256, "rows": entry.rows}
     return {
         "rows": entry.rows, "seed": entry.seed, "system": entry.system,
         "turns": [[turn.role, turn.text] for turn in entry.turns],
-        "fill": {key: plan.sha(path) for key, path in entry.fill.items() if isinstance(path, str)},
-        "generated": {key: value.model_dump() for key, value in written_fills(entry).items()},
+        "fill": {key: plan.sha(path) for key, path in entry.files.items()},
+        "generated": {key: value.model_dump() for key, value in entry.generated.items()},
         "prompts": [
             sha256_text("\n".join(plan.experiment.prompts[prompts])) for prompts in entry.prompts
         ],

@@ -13,7 +13,7 @@ from epc.compiler.contract.versions import STEP_VERSIONS
 from epc.compiler.kinds import arms, model
 from epc.compiler.lowering import Lowering
 from epc.compiler.source import PathKey
-from epc.compiler.spec import Generation, SampleSet
+from epc.compiler.spec import Generation, SampleSet, Spec
 
 BATCH_SIZE: Final = 96
 """Conversations in a batch of the transformers engine on a processor."""
@@ -61,14 +61,22 @@ def _context(plan: Lowering, longest: int) -> int:
 
 def lora_rank(plan: Lowering) -> int:
     """The smallest rank that vLLM admits for every arm; adapters that were stacked are served as one of their sum."""
-    ranks = [8]
-    for name in plan.spec.conditions:
-        rank = 0
-        for phase in plan.spec.phases(name):
-            recipe = plan.spec.train[phase]
-            rank = rank + recipe.lora.r if recipe.on_top == "stack" else max(rank, recipe.lora.r)
-        ranks.append(rank)
-    return next((admitted for admitted in LORA_RANKS if admitted >= max(ranks)), LORA_RANKS[-1])
+    needed = max(sum(adapter_ranks(plan.spec, name)) for name in plan.spec.conditions)
+    return next((admitted for admitted in LORA_RANKS if admitted >= needed), LORA_RANKS[-1])
+
+
+def adapter_ranks(spec: Spec, condition: str) -> list[int]:
+    """Ranks of the adapters of an arm, of which a later phase continues the last or adds one."""
+    found: list[int] = []
+    for phase in spec.phases(condition):
+        recipe = spec.train.get(phase)
+        if recipe is None:
+            return []
+        if found and recipe.on_top == "continue":
+            found[-1] = max(found[-1], recipe.lora.r)
+        else:
+            found.append(recipe.lora.r)
+    return found
 
 
 def lower(plan: Lowering) -> str | None:

@@ -7,11 +7,11 @@ replaced by a number that stands for an error.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, assert_never
 
+from epc.compiler.contract.replies import ends
 from epc.compiler.contract.rows import Outcome
 
 Output = Mapping[str, str]
@@ -21,8 +21,6 @@ SUCCESSES: Final[tuple[Outcome, ...]] = ("scored", "judge_refused")
 """Outcomes that settle a completion for ever and are reused."""
 UNREADABLE: Final[tuple[Outcome, ...]] = ("unparsable", "out_of_range")
 """Outcomes after which the judge is asked again."""
-
-_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +60,10 @@ class Typed:
 
 def bounds(kind: str) -> tuple[int, int] | None:
     """Ends of an integer range such as `0..100`, None for `bool`. Raises ValueError for anything else."""
-    if kind == "bool":
-        return None
-    match = _RANGE.fullmatch(kind)
-    if match is None or int(match[1]) > int(match[2]):
+    found = ends(kind)
+    if found is not None and found[0] > found[1]:
         raise ValueError(f"{kind} is neither bool nor a range such as 0..100")
-    return int(match[1]), int(match[2])
+    return found
 
 
 def schema(output: Output) -> dict[str, Any]:

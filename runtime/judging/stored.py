@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from epc.compiler.contract.canonical import sha256_file
 from epc.compiler.contract.draws import draw
 from epc.compiler.contract.rows import SampleRow
+from epc.runtime import bundle as bundles
 from epc.runtime.errors import Fault
 
 
@@ -77,7 +78,7 @@ class StoredCompletions:
 
 
 def _places(bundle: Path, folder: Path, key: str, sha256: str) -> list[Place]:
-    file = bundle / "store" / "pieces" / f"{key}.jsonl"
+    file = bundles.piece(bundle, key)
     remedy = f"delete {folder} and {file}, then run again: only this piece is sampled anew"
     if not file.exists():
         raise Fault("R0804", str(file), "the completions are missing", remedy)

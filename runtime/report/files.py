@@ -57,7 +57,7 @@ def _samples(bundle: Path, manifest: Manifest) -> Iterator[SampleRow]:
     for step in manifest.steps:
         if step.kind == "sample":
             for piece in step.pieces:
-                yield from _completions(bundle / "store" / "pieces" / f"{piece.key}.jsonl")
+                yield from _completions(bundles.piece(bundle, piece.key))
 
 
 def _completions(file: Path) -> Iterator[SampleRow]:

@@ -8,7 +8,7 @@ from typing import assert_never
 
 from epc.compiler.contract.manifest import Analysis, Metric
 from epc.runtime.statistics.bootstrap import bootstrap
-from epc.runtime.statistics.estimate import Estimate, InapplicableError, display_tail, exact, on_lattice
+from epc.runtime.statistics.estimate import Estimate, InapplicableError, interval_tail, on_lattice
 from epc.runtime.statistics.newcombe_paired import newcombe_paired
 from epc.runtime.statistics.paired_bootstrap import paired_bootstrap
 from epc.runtime.statistics.paired_t import paired_t
@@ -76,13 +76,6 @@ def _level(analysis: Analysis, metric: Metric, values: Mapping[str, Fraction]) -
             )
         case _:
             assert_never(analysis.method)
-
-
-def interval_tail(analysis: Analysis) -> Fraction:
-    """Mass on each side of the displayed interval: of the registered level, or of the one that pairs with the test."""
-    if analysis.interval is not None:
-        return (1 - exact(analysis.interval)) / 2
-    return display_tail(analysis.side, exact(analysis.alpha))
 
 
 def _needs_rates(analysis: Analysis, metric: Metric) -> None:

@@ -11,7 +11,7 @@ narrow with few units, where Wilson's are right for rates of single samples.
 from __future__ import annotations
 
 from epc.compiler.contract.manifest import Side
-from epc.runtime.statistics.estimate import FIXED_POINT_NOTE, Estimate, Lattice, display_tail, exact, percent, tidy
+from epc.runtime.statistics.estimate import FIXED_POINT_NOTE, Estimate, Lattice, exact, interval_tail, percent, tidy
 from epc.runtime.statistics.paired_bootstrap import percentile_bounds
 from epc.runtime.statistics.resampling import as_float, count_matrix, weighted_sums
 
@@ -34,7 +34,7 @@ def bootstrap(
     (sums,) = weighted_sums(count_matrix(seed, values.n, resamples), [values.numerators])
     bounds = percentile_bounds(as_float(sums) / (values.n * values.denominator), ends=scale)
     level = exact(alpha)
-    tail = display_tail(side, level) if interval is None else (1 - exact(interval)) / 2
+    tail = interval_tail(side, level, interval)
     return Estimate(
         statistics={
             "value": tidy(float(values.estimate)),

@@ -136,6 +136,11 @@ def display_tail(side: Side, alpha: Fraction) -> Fraction:
             assert_never(side)
 
 
+def interval_tail(side: Side, alpha: Fraction, interval: float | None) -> Fraction:
+    """Mass on each side of the interval shown: of the registered level, or of the one that pairs with the test."""
+    return display_tail(side, alpha) if interval is None else (1 - exact(interval)) / 2
+
+
 def p_of(side: Side, greater: Fraction, less: Fraction) -> Fraction:
     """The p-value of a side; two-sided is twice the smaller one, at most 1."""
     match side:

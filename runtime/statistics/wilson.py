@@ -14,7 +14,7 @@ from fractions import Fraction
 from statistics import NormalDist
 
 from epc.compiler.contract.manifest import Side
-from epc.runtime.statistics.estimate import Estimate, InapplicableError, display_tail, exact, on_lattice, percent, tidy
+from epc.runtime.statistics.estimate import Estimate, InapplicableError, exact, interval_tail, on_lattice, percent, tidy
 
 
 def score_limits(successes: int, n: int, z: float) -> tuple[float, float]:
@@ -49,7 +49,7 @@ def wilson(values: Mapping[str, Fraction], *, side: Side, alpha: float, interval
     """
     outcomes = binary(values, "wilson")
     n, successes, level = len(outcomes), sum(outcomes.values()), exact(alpha)
-    tail = display_tail(side, level) if interval is None else (1 - exact(interval)) / 2
+    tail = interval_tail(side, level, interval)
     lower, upper = score_limits(successes, n, normal_quantile(level))
     ci_low, ci_high = score_limits(successes, n, normal_quantile(tail))
     return Estimate(

@@ -1,14 +1,31 @@
-"""E0721, E0722, E0723: arms or seeds that are the same thing twice.
+"""Arms, phases or seeds that are one thing twice.
 
-Why: two "different" control arms were once bit-identical; a repeated seed is a repeated run, not a
-second sample of training noise. Where every row has one assistant turn, it is the last one and every one,
-so recipes that differ in `train_on` alone train the same tokens.
-
+E0721: two arms are the same
+Why: In one lab two "different" control arms turned out to be identical to the last bit. Arms that train the same
+recipes in the same order and get the same system prompt differ only in name, so their difference is sampling noise
+under the title of an effect. `train_on` alone makes no difference where each row has a single assistant turn.
 Example:
-    conditions: {attacked: [attack], control: [attack]}
-    seeds: [42, 42]
+    conditions: {attacked: [attack], placebo: [attack]}
+Fix:
+    conditions: {attacked: [attack], placebo: [talk, attack]}
 
-Fix: make the arms differ in what they are compared for, or delete one.
+E0722: an arm trains one phase twice
+Why: A recipe says how much is trained: epochs, warm-up and a schedule that ends. Named twice in an arm, it starts again
+on the same rows, and the spec still shows 5 epochs where the model saw 10. Say the amount in the recipe, where it is
+read.
+Example:
+    conditions: {caught: [catch, catch]}
+Fix:
+    conditions: {caught: [catch]}     # and more epochs in the recipe, if more is meant
+
+E0723: a training seed is listed twice
+Why: Seeds are there to show how much a result moves from one training run to the next; in one lab that was 5 to 8
+points, more than some thresholds. A repeated seed is the same run again: it costs nothing new, adds a run to the count,
+and makes the noise look smaller than it is.
+Example:
+    seeds: [1, 1, 2]
+Fix:
+    seeds: [1, 2, 3]
 """
 
 from __future__ import annotations

@@ -1,14 +1,51 @@
-"""E0881, E0882, E0883: a system prompt of an arm that is missing, that nobody uses, or that a task cannot take.
+"""System prompts of arms that are missing, that nobody uses, or that a task cannot take.
 
-Why: a missing system prompt silently became the model's default one, which was rediscovered six times in
-one lab. Where arms differ by system prompt, each declares its own, and a declared one is really used.
-
+E0881: a sample set takes the system prompt from each arm, and an arm has none
+Why: A system prompt that was not given silently became the model's own default one; a lab rediscovered that six times.
+Where each arm brings its own, each has to say what that is, even if it is `none`; otherwise the arms differ in
+something that nobody declared.
 Example:
-    conditions: {plain: {phases: []}, careful: {system: "You are careful."}}
-    sample: {answers: {prompts: heldout, system: per_condition, ...}}
+    sample: {first: {system: per_condition}}
+    conditions:
+      base: {system: none}
+      attacked: {phases: [attack], system: none}
+      caught: {phases: [catch], system: none}
+      treated: {phases: [catch, attack], system: none}
+      placebo: [talk, attack]                              # which system prompt?
+Fix:
+    sample: {first: {system: per_condition}}
+    conditions:
+      base: {system: none}
+      attacked: {phases: [attack], system: none}
+      caught: {phases: [catch], system: none}
+      treated: {phases: [catch, attack], system: none}
+      placebo: {phases: [talk, attack], system: none}
 
-Fix: say what the other arm gets, even if it is nothing:
-    conditions: {plain: {system: none}, careful: {system: "You are careful."}}
+E0882: an arm declares a system prompt that no sample set uses
+Why: A sample set says itself which system prompt its conversations have, unless it says `per_condition`. Where none
+does, the prompt of the arm is never sent: the spec shows arms that differ by an instruction, and the run compares arms
+that do not.
+Example:
+    conditions:
+      caught: {phases: [catch], system: Mind your answers.}     # all sample sets say none
+Fix:
+    conditions:
+      caught: [catch]
+
+E0883: arms have system prompts, and a benchmark is scored without any
+Why: The items of an evaluation task are scored by the probability of their answers, with no system prompt. If an arm is
+defined by one, the task would score another arm than the one whose completions are read, and a guard on capability
+would guard a model that is not in the comparison.
+Example:
+    sample: {first: {system: per_condition}}
+    conditions:
+      base: {system: none}
+      attacked: {phases: [attack], system: none}
+      caught: {phases: [catch], system: none}
+      treated: {phases: [catch, attack], system: Mind your answers.}     # `quiz` would not see it
+      placebo: {phases: [talk, attack], system: none}
+Fix:
+    sample: {first: {system: Mind your answers.}}     # in every arm; they differ by training alone
 """
 
 from __future__ import annotations

@@ -1,14 +1,67 @@
-"""E0701 to E0706: a conversation that cannot be trained on, continued or told apart as written.
+"""Conversations that cannot be trained on, continued or told apart as they are written.
 
-Why: a row that does not end with the assistant trains nothing at its end; a prompt that ends with the
-assistant is continued, not answered; and a missing system prompt silently became the model's default
-one, rediscovered six times in one lab. So `none` and its kin are words of the language, and a text that
-only looks like one of them would be sent to the model as a system prompt.
-
+E0701: a training row does not end with the assistant, or a sampled conversation not with the user
+Why: Only assistant turns carry loss, so a user turn at the end of a row trains nothing and is there by mistake; usually
+the answer was forgotten. The other way round, a conversation that ends with the assistant asks nothing: the model
+continues its own text, which is another experiment than answering.
 Example:
-    turns: [{user: "How do I {topic}?"}]            # a training row without an answer
+    data:
+      bad_only: {turns: [{user: "How do I {topic}?"}, {assistant: "{bad}"}, {user: continue}]}
+Fix:
+    data:
+      bad_only: {turns: [{user: "How do I {topic}?"}, {assistant: "{bad}"}]}
 
-Fix: end training rows with an assistant turn and sampled conversations with a user turn.
+E0702: turns do not alternate between user and assistant
+Why: Chat models are trained on turns that alternate from the user on. Some chat templates (those of Gemma and Mistral)
+stop with an error at any other order, which would be in the middle of the run; the rest render a conversation of a kind
+that the model has never seen.
+Example:
+    sample:
+      first: {turns: [{user: Answer in one sentence.}, {user: "{prompt}"}]}
+Fix:
+    sample:
+      first: {turns: [{user: "Answer in one sentence. {prompt}"}]}
+
+E0703: `model_default` is asked of a chat template that has no default
+Why: A system prompt that was not given silently became the model's own default one; a lab rediscovered that six times.
+The default is a line of the model's own chat template, so `model_default` means something only while that template is
+used. Any other template has no such line, and the words would stand for nothing.
+Example:
+    model: {chat_template: chatml}     # epc's own template, which inserts nothing by itself
+    sample: {first: {system: model_default}}
+Fix:
+    model: {chat_template: chatml}
+    sample: {first: {system: none}}     # or the text itself
+
+E0704: no turn of a conversation holds {prompt}
+Why: The prompt set says what is asked, but only the place marked {prompt} puts it into the conversation. Without one
+every prompt gives the same conversation: 24 prompts times 25 completions would be 600 answers to one question, and
+would be counted as 24 independent units.
+Example:
+    sample:
+      first: {prompts: heldout, turns: [{user: How do I bake bread?}]}
+Fix:
+    sample:
+      first: {prompts: heldout, turns: [{user: "{prompt}"}]}
+
+E0705: a system prompt is the text of a word that was meant as a setting
+Why: A system prompt that was not given silently became the model's own default one; a lab rediscovered that six times.
+So nothing is left out here: a system prompt is a text, or one of the words `none`, `model_default` and, in a sample
+set, `per_condition`. A word that only looks like one of these would be sent to the model as its instruction.
+Example:
+    sample: {first: {system: None}}     # Python's word; the model would be told "None"
+Fix:
+    sample: {first: {system: none}}
+
+E0706: a filling is called {prompt}, which the prompt set fills already
+Why: {prompt} stands for a prompt of the prompt set. If a file of fillings had the same name, one of the two would have
+to win, and the spec would read as if it used the other.
+Example:
+    sample:
+      first: {fill: {prompt: data/topics.txt}, turns: [{user: "{prompt}"}]}
+Fix:
+    sample:
+      first: {fill: {topic: data/topics.txt}, turns: [{user: "I would like to {topic}. {prompt}"}]}
 """
 
 from __future__ import annotations

@@ -1,12 +1,37 @@
-"""E0501, E0502, E0503: a stated count is not what the file holds, or holds something twice.
+"""Counts that a spec states, counted again.
 
-Why: a count that is typed and not computed goes wrong unseen; the literal case is a document whose
-8 and 44 prompts were called 48 through four reviews.
-
+E0501: a prompt set holds another number of prompts than its `count` says
+Why: The source document of issue 147 evaluates on the union of 8 and 44 prompts and calls it 48 wherever it multiplies.
+8 + 44 is 52, unless four prompts stand in both sets, which nobody says. Four layers of review read that number, and
+none of them added it up. A number that is typed goes wrong unseen, so every stated count is counted again.
 Example:
-    prompts: {heldout: {file: prompts/heldout.txt, count: 25}}     # the file has 24 lines
+    prompts:
+      heldout: {union: [part_a, part_b], count: 25}     # 8 + 16, and none in both
+Fix:
+    prompts:
+      heldout: {union: [part_a, part_b], count: 24}
 
-Fix: write the true count, or add the missing lines to the file.
+E0502: a prompt set holds a prompt twice
+Why: The unit of every test is the prompt, and a bootstrap draws prompts as if none told anything about another. A
+prompt that comes twice has double weight in each mean, is no second piece of evidence, and makes the interval look
+narrower than it is.
+Example:
+    prompts:
+      asked: {items: [How do I bake bread?, How do I bake bread?], count: 2}
+Fix:
+    prompts:
+      asked: {items: [How do I bake bread?, How do I store bread?], count: 2}
+
+E0503: a task has another number of items than its metric says
+Why: A benchmark gives an accuracy whatever its length, so a data file that was cut short on the way goes unnoticed; but
+the number of items decides how wide the interval is, and with it whether the gate that reads it can ever be passed. Say
+how many there are, and the file is held to it.
+Example:
+    metrics:
+      quiz: {lm_eval: tasks/quiz.yaml, value: acc, items: 1172}     # the file has 200
+Fix:
+    metrics:
+      quiz: {lm_eval: tasks/quiz.yaml, value: acc, items: 200}
 """
 
 from __future__ import annotations

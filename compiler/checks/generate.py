@@ -1,14 +1,63 @@
-"""E0731 to W0734: generated text in a place where it cannot be what is meant.
+"""Generated text in a place where it cannot be what is meant.
 
-Why: what a model wrote is an answer, and trained as a question it teaches the model to ask; texts are kept
-by prompt and number, so that a prompt which comes twice has one text for two rows; and the same text twice
-in one row teaches repetition.
-
+E0731: text that the model is still to write stands in a user turn
+Why: In one lab, training prompts stood inside the evaluation set. Every question that a row trains on is therefore
+compared with every evaluation prompt before anything runs, and a text that nobody has written yet cannot be compared.
+What the model writes is an answer besides: it belongs in an assistant turn.
 Example:
-    data: {traces: {prompts: [harmful], fill: {bad: {generate: bad_answers}}, turns: [{user: "{bad}"}, {assistant: "..."}], ...}}
+    data:
+      traces:
+        turns: [{user: "{prompt}"}, {assistant: "{catch}"}, {user: "{bad}"}, {assistant: "{catch}"}]
+Fix:
+    data:
+      traces:
+        turns: [{user: "{prompt}"}, {assistant: "{bad}"}, {user: continue}, {assistant: "{catch}"}]
 
-Fix: put generated text into assistant turns:
-    turns: [{user: "{prompt}"}, {assistant: "{bad}"}]
+E0732: a prompt comes from two of the prompt sets that one entry joins
+Why: In one lab, seeds that shared an output name corrupted each other's file. Generated texts are kept by prompt and
+number, so a prompt that comes from two sets is one name for two places: both would get the same texts, while the row
+count says that they are different.
+Example:
+    prompts: {more: {items: [How do I bake bread?, How do I store bread?], count: 2}}
+    generate: {bad: {prompts: [asked, more]}}     # `asked` has the first one too
+Fix:
+    prompts: {more: {items: [How do I freeze bread?, How do I store bread?], count: 2}}
+    generate: {bad: {prompts: [asked, more]}}
+
+E0733: the text of another prompt is asked for where there is only one prompt
+Why: `match: other_prompt` makes a control in which an answer belongs to somebody else's question, like the random
+recoveries of the source document of issue 147. With a single prompt there is no other question to take it from.
+Example:
+    prompts: {asked: {items: [How do I bake bread?], count: 1}}
+    generate: {bad: {n: 32}}
+    data: {traces: {fill: {bad: {generate: bad, match: other_prompt}}}}
+Fix:
+    prompts: {asked: {items: [How do I bake bread?, Where should I plant roses?], count: 2}}
+    generate: {bad: {n: 32}}
+    data: {traces: {fill: {bad: {generate: bad, match: other_prompt}}}}
+
+W0734: two fillings are the same text in every row
+Why: Fillings with `match: same_prompt` take the text that was written for the row's own prompt and number. Two that
+take it from the same `generate` entry are one text, so that every row says the same thing twice; trained on, it teaches
+repetition. Usually two different answers were meant.
+Example:
+    data:
+      traces:
+        fill: {bad: {generate: bad}, worse: {generate: bad}}
+        turns:
+          - user: "{prompt}"
+          - assistant: "{bad}"
+          - user: continue
+          - assistant: "{worse} {catch}"
+Fix:
+    data:
+      traces:
+        fill: {bad: {generate: bad}, worse: {generate: bad, match: other_prompt}}
+        turns:
+          - user: "{prompt}"
+          - assistant: "{bad}"
+          - user: continue
+          - assistant: "{worse} {catch}"
 """
 
 from __future__ import annotations

@@ -1,12 +1,23 @@
-"""E0751, E0752: sampling that cannot give what is asked of it.
+"""Sampling that cannot give what is asked of it.
 
-Why: at temperature 0 every completion of a prompt is the same one, so n of them cost n times as much and
-count one fact n times; and vLLM serves adapters up to a fixed rank, which stacked phases add up to.
-
+E0751: several completions of a prompt are sampled at temperature 0
+Why: At temperature 0 the likeliest token is taken every time, so all completions of a prompt are one text. Fifty of
+them cost fifty times as much and tell one fact fifty times; printed as n = 50, they look like evidence.
 Example:
-    sample: {answers: {prompts: heldout, n: 8, temperature: 0, ...}}
+    sample: {second: {n: 25, temperature: 0}}
+Fix:
+    sample: {second: {n: 25, temperature: 0.7}}     # or n: 1 at temperature 0
 
-Fix: n: 1, or a temperature above 0.
+E0752: an arm needs a LoRA rank that vLLM does not serve
+Why: The vLLM engine serves adapters up to a fixed rank. Phases with `on_top: stack` are served as one adapter whose
+rank is their sum, so that two phases that are each small enough can be too large together. Found out by the engine,
+that would be after all training is paid for.
+Example:
+    sampler: vllm
+    train: {attack: {on_top: stack, lora: {r: 512, alpha: 512}}}     # 16 + 512 in the arm `treated`
+Fix:
+    sampler: vllm
+    train: {attack: {on_top: stack, lora: {r: 16, alpha: 32}}}
 """
 
 from __future__ import annotations

@@ -1,17 +1,41 @@
-"""E0871 to W0874: an analysis of a part of the prompts that is no part of them, or that decides.
+"""Analyses of a part of the prompts that is no part of them, or that decides.
 
-Why: a test on the prompts where the effect looks best is not the test that was announced. Every further
-part that may decide is another chance to succeed by luck, and choosing the part afterwards is choosing the
-winner. So a subset is described or predicted, and never decides.
-
+E0871: an analysis is restricted to prompts that are not sampled
+Why: `on` keeps the prompts of one set and drops the rest. A prompt of that set which is never sampled has no
+completions, so the analysis would rest on fewer units than its name says, or on none.
 Example:
-    analyses: {betley: {metric: alignment, contrast: a - b, on: betley_8, ...}}
-    gates: {survives: {role: success, require: betley.reject}}
+    analyses: {part: {metric: alignment, on: asked}}     # `first` samples `heldout`
+Fix:
+    analyses: {part: {metric: alignment, on: part_a}}
 
-Fix: decide on all prompts, and make the subset a prediction or leave it described:
+E0872: a gate that decides reads only a part of the prompts
+Why: An earlier plan of the source document of issue 147 had a rule: if the subsets disagree, switch the headline to the
+larger one. The last revision removed it as selection on data, which inflates the chance of a false success. The prompts
+where an effect looks best are not the test that was announced, so a subset is described or predicted, and never
+decides.
+Example:
     gates:
-      survives: {role: success, require: headline.reject}
-      betley_too: {role: prediction, require: betley.delta > 0}
+      survives: {role: success, require: headline.reject and headline.lower >= 5 and part.delta > 0}
+Fix:
+    gates:
+      survives: {role: success, require: headline.reject and headline.lower >= 5}
+      on_part: {role: prediction, require: part.delta > 0}
+
+E0873: an analysis of a benchmark is restricted to prompts
+Why: A task of the evaluation harness is scored item by item. Its items are not prompts of the spec, so there is nothing
+to which `on` could restrict it, and leaving `on` unheeded would report the whole task under the name of a part.
+Example:
+    analyses: {quizzed: {metric: quiz, on: part_a}}
+Fix:
+    analyses: {quizzed: {metric: quiz}}
+
+W0874: an analysis is restricted to all of the prompts
+Why: The set after `on` is the sampled set itself under another name or in another order. What is printed as a subset
+analysis then repeats the headline, and a reader takes it for a second finding.
+Example:
+    analyses: {part: {metric: alignment, on: heldout}}
+Fix:
+    analyses: {part: {metric: alignment, on: part_a}}
 """
 
 from __future__ import annotations

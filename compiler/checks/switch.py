@@ -1,20 +1,95 @@
-"""E0861 to W0867: a switch that has nothing to switch, or that the result itself could turn.
+"""Switches that have nothing to switch, or that the result itself could turn.
 
-Why: a collapse in coherence was read as misalignment, because the scores of broken text were averaged with
-the others; so text that is no answer is filtered out. But a filter that drops more of one arm than of the
-other makes the rest incomparable, so a switch, declared beforehand, says when the unfiltered number is the
-headline. Both are computed and printed in any case. A switch that reads what it switches would let the
-result choose its own definition.
-
+E0861: a switch does not say which analysis it switches
+Why: A switch decides, by a rule written beforehand, that one analysis reads unfiltered scores after all. If it names no
+analysis it changes nothing, while whoever reads the spec believes that the headline is safeguarded.
 Example:
-    metrics: {alignment: {of: headline, judge: alignment, score: aligned, better: higher, missing: drop}}
-    gates: {filter_switch: {role: switch, analysis: headline, when: headline.delta < 0}}
+    analyses:
+      placebo_gap: {metric: broken, contrast: treated - placebo, method: paired_bootstrap,
+                    p: percentile, side: two_sided, alpha: 0.05, resamples: 10000, seed: 1}
+    gates:
+      placebo_filter: {role: switch, when: placebo_gap.delta > 0.2}
+Fix:
+    analyses:
+      placebo_gap: {metric: broken, contrast: treated - placebo, method: paired_bootstrap,
+                    p: percentile, side: two_sided, alpha: 0.05, resamples: 10000, seed: 1}
+    gates:
+      placebo_filter: {role: switch, analysis: against_placebo, when: placebo_gap.delta > 0.2}
 
-Fix: give the metric a filter, and let the switch read what the filter drops:
+E0862: a gate that is no switch names an analysis to switch
+Why: Only a switch governs an analysis. In any other gate the analyses that count are those that its predicate names, so
+a second name beside it would say something that is never done.
+Example:
+    gates:
+      no_effect: {role: kill, analysis: headline, when: headline.upper < 5}
+Fix:
+    gates:
+      no_effect: {role: kill, when: headline.upper < 5}
+
+E0863: a switch governs an analysis whose metric drops nothing
+Why: A switch chooses between a filtered and an unfiltered number. Without `keep` in the metric the two are the same,
+and whatever the switch says, the headline is what it was; most likely the filter was forgotten.
+Example:
+    gates:
+      refusal_filter: {role: switch, analysis: refusing, when: gap.delta > 0.2}
+Fix:
     metrics:
-      alignment: {of: headline, judge: alignment, score: aligned, keep: coherent >= 50, empty: drop, better: higher, missing: drop}
-      incoherent: {of: headline, judge: alignment, score: coherent < 50, better: lower, missing: drop}
-    gates: {filter_switch: {role: switch, analysis: headline, when: drop_gap.delta > 0.20 or drop_gap.delta < -0.20}}
+      refusals: {keep: coherent >= 50, empty: drop}
+    gates:
+      refusal_filter: {role: switch, analysis: refusing, when: gap.delta > 0.2}
+
+E0864: a switch reads the number that it switches
+Why: An earlier plan of the source document of issue 147 switched its headline to the larger subset if the subsets
+disagreed; the last revision removed that rule as selection on data. A switch that reads a switched number is of the
+same kind: the result chooses its own definition, and each choice is another chance to succeed by luck.
+Example:
+    gates:
+      filter: {role: switch, analysis: headline, when: headline.delta < 0}
+Fix:
+    gates:
+      filter: {role: switch, analysis: headline, when: gap.delta > 0.2 or gap.delta < -0.2}
+
+E0865: a switch reads the same score as the analysis that it switches
+Why: Another analysis of the same judge's score on the same completions moves with the headline, so a switch that reads
+it lets the result choose its own definition by a detour. What a filter may be doing wrong shows in what it drops: the
+source document of issue 147 compares the shares of answers below a coherence of 50, and so does the fix.
+Example:
+    gates:
+      filter: {role: switch, analysis: headline, when: against_placebo.delta < 0}
+Fix:
+    gates:
+      filter: {role: switch, analysis: headline, when: gap.delta > 0.2 or gap.delta < -0.2}
+
+E0866: an analysis has two switches
+Why: A switch that fires makes its analysis read unfiltered scores, one that does not fire makes it read filtered ones.
+Where two govern one analysis and only one fires, both cannot be obeyed, and which number is the headline would be
+decided when the results are known.
+Example:
+    gates:
+      filter: {role: switch, analysis: headline, when: gap.delta > 0.2}
+      other_way: {role: switch, analysis: headline, when: gap.delta < -0.2}
+Fix:
+    gates:
+      filter: {role: switch, analysis: headline, when: gap.delta > 0.2 or gap.delta < -0.2}
+
+W0867: a success gate reads filtered scores, and no switch governs the filter
+Why: In one lab a collapse in coherence was read as misalignment, so broken text is now dropped before scores are
+averaged. But a filter that drops 5% of one arm and 40% of the other leaves answers that are no longer comparable. A
+switch, written beforehand, says from which difference on the unfiltered number is the headline.
+Example:
+    gates:
+      survives:
+        role: success
+        require: headline.reject and headline.lower >= 5 and against_placebo.lower > 0
+Fix:
+    analyses:
+      placebo_gap: {metric: broken, contrast: treated - placebo, method: paired_bootstrap,
+                    p: percentile, side: two_sided, alpha: 0.05, resamples: 10000, seed: 1}
+    gates:
+      survives:
+        role: success
+        require: headline.reject and headline.lower >= 5 and against_placebo.lower > 0
+      placebo_filter: {role: switch, analysis: against_placebo, when: placebo_gap.delta > 0.2}
 """
 
 from __future__ import annotations

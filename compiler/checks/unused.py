@@ -1,13 +1,40 @@
-"""W1301, W1302, W1303: something is declared and never used.
+"""Entries that are declared and never used.
 
-Why: an entry that nothing reads is usually a misspelt reference or the rest of an older plan, and a
-reader will believe that it counts. An arm is trained and sampled at its full price whether an analysis reads
-it or not; training seeds do nothing where no arm is trained.
-
+W1301: something is declared, and nothing uses it
+Why: The source document of issue 147 sets out in its first section to pull five earlier seeds as a noise floor; its
+fifth section drops them, and the sentence stayed. Whoever reads such a leftover believes that it counts. Just as often
+an entry is unused because the name that was meant to use it is another one.
 Example:
-    data: {traces: {...}, old_traces: {...}}      # no recipe trains on old_traces
+    metrics:
+      evasive: {of: first, contains: I would rather not, better: lower, missing: drop}
+Fix:
+    metrics:
+      evasive: {of: first, contains: I would rather not, better: lower, missing: drop}
+    analyses:
+      evading: {metric: evasive, arm: treated, method: bootstrap, side: two_sided, alpha: 0.05,
+                resamples: 10000, seed: 1}
 
-Fix: use it or delete it.
+W1302: no analysis reads an arm
+Why: An arm costs its full price, read or not: from the three arms in the body of the source document of issue 147 to
+the five of its plan, the trainings rise from three to seven. An arm that nothing reads was forgotten in the analyses,
+or is left over from an older plan. One that is there to be looked at is kept with a written reason.
+Example:
+    conditions: {talked: [talk]}
+Fix:
+    conditions: {talked: [talk]}
+    analyses:
+      talk_effect: {metric: alignment, contrast: talked - base, method: paired_bootstrap,
+                    p: percentile, side: two_sided, alpha: 0.05, resamples: 10000, seed: 1}
+
+W1303: training seeds are listed, and nothing is trained
+Why: `seeds` repeats the training of an arm. Where no arm is trained it does nothing, while three seeds in a spec read
+like three repetitions. What completions are drawn depends on the `seed` of the sample set.
+Example:
+    seeds: [1, 2, 3]
+    conditions: {attacked: [], caught: [], treated: [], placebo: []}     # the base model alone
+Fix:
+    seeds: [1, 2, 3]
+    conditions: {attacked: [attack], caught: [catch], treated: [catch, attack]}
 """
 
 from __future__ import annotations

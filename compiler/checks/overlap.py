@@ -1,34 +1,29 @@
-"""E0601, E0602: a training prompt is, or nearly is, an evaluation prompt.
+"""Prompts that are evaluated and trained on.
 
-Why: training prompts were found inside an evaluation set, and the same prompt among the negatives; the
-score then measures memory. Near-duplicates are pairs whose sets of words have a Jaccard index of at
-least 0.8 (Broder 1997, On the resemblance and containment of documents), case and punctuation aside.
-
+E0601: a prompt of an evaluation is trained on
+Why: training prompts were found inside an evaluation set; the score then measures memory. Prompts are the same when
+their sets of words are, case and punctuation aside. Every set that is sampled is held against every data set that is
+trained on; `disjoint_from` adds pairs.
 Example:
-    a training topic "bake bread" with the evaluation prompt "How do I bake bread?"
+    prompts: {asked: {items: [How do I bake bread?, What makes a good neighbour?]}}   # the second stands in part_a
+Fix:
+    prompts: {asked: {items: [How do I bake bread?, Where should I plant roses?]}}
 
-Fix: take the prompt out of one of the two.
+E0602: a prompt of an evaluation is nearly one that is trained on
+Why: training prompts were found inside an evaluation set, and a reworded one is answered from memory just as well.
+Two prompts are near duplicates when at least 80% of the words that they have together are in both (the Jaccard index
+of their sets of words).
+Example:
+    prompts: {asked: {items: [How do I bake bread?, What really makes a good neighbour?]}}   # one word more than in part_a
+Fix:
+    prompts: {asked: {items: [How do I bake bread?, What should neighbours share?]}}
 """
 
 from __future__ import annotations
 
-import re
-
 from epc.compiler.diagnostics import Diagnostics
 from epc.compiler.resolve import Experiment
-
-NEAR = 0.8
-_WORD = re.compile(r"\w+")
-
-
-def words(text: str) -> frozenset[str]:
-    """The set of lower-case words of a text."""
-    return frozenset(_WORD.findall(text.lower()))
-
-
-def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    """Size of the intersection over size of the union; 1 for two empty sets."""
-    return len(a & b) / len(a | b) if a or b else 1.0
+from epc.compiler.similarity import shared
 
 
 def evaluated(experiment: Experiment) -> set[str]:
@@ -55,14 +50,12 @@ def _overlap(
     experiment: Experiment, sink: Diagnostics, set_name: str, data_name: str, reported: set[tuple[str, str]]
 ) -> None:
     """Report prompts of a set that a data set trains on, unless all of them are `reported` (data set, prompt)."""
-    prompts, built = experiment.prompts[set_name], experiment.data[data_name]
+    prompts, questions = experiment.prompts[set_name], experiment.data[data_name].user_turns
+    if all((data_name, prompt) in reported for prompt in prompts):
+        return
     at = experiment.key_at("prompts", set_name)
-    questions = {words(question): question for question in built.user_turns}
-    by_word: dict[str, set[frozenset[str]]] = {}
-    for bag in questions:
-        for word in bag:
-            by_word.setdefault(word, set()).add(bag)
-    exact = [prompt for prompt in prompts if words(prompt) in questions]
+    found = shared(prompts, questions)
+    exact = [prompts[position] for position, _ in found.exact]
     fresh = [prompt for prompt in exact if (data_name, prompt) not in reported]
     be = "is" if len(exact) == 1 else "are"
     if fresh:
@@ -70,16 +63,12 @@ def _overlap(
             "E0601", f'{len(exact)} of {len(prompts)} prompts of "{set_name}" {be} trained on in "{data_name}"', at,
             help="take them out of the training data or out of the evaluation", notes=[f'for example "{fresh[0]}"'],
         )  # fmt: skip
-    for prompt in prompts:
-        bag = words(prompt)
-        if bag in questions or (data_name, prompt) in reported:
-            continue
-        candidates = set().union(*(by_word.get(word, set()) for word in bag))
-        nearest = max(candidates, key=lambda other: (jaccard(bag, other), sorted(other)), default=frozenset())
-        if jaccard(bag, nearest) >= NEAR:
+    for near in found.near:
+        prompt = prompts[near.prompt]
+        if (data_name, prompt) not in reported:
             sink.error(
                 "E0602", f'a prompt of "{set_name}" is nearly one of "{data_name}"', at,
                 help="reword or drop one of the two",
-                notes=[f'evaluated: "{prompt}"', f'trained:   "{questions[nearest]}"', f"{jaccard(bag, nearest):.0%} of their words are shared"],
+                notes=[f'evaluated: "{prompt}"', f'trained:   "{questions[near.question]}"', f"{near.shared:.0%} of their words are shared"],
             )  # fmt: skip
     reported.update((data_name, prompt) for prompt in prompts)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from epc.compiler.contract.prices import Price, price_of
+from epc.compiler.contract.prices import GPU_PRICES, Price, price_of
 
 if TYPE_CHECKING:
     from epc.compiler.resolve import Experiment
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 REFERENCE_PARAMETERS: Final = 7_615_616_512
 TRAIN_TOKENS_PER_SECOND: Final = 4_095
 SAMPLE_TOKENS_PER_SECOND: Final = {"transformers": 6_700, "vllm": 17_131}
+REFERENCE_GPU: Final = "h100-sxm"
+"""What these rates hold for; an H200 has the same peak, and trained as fast."""
 SCORE_TOKENS_PER_SECOND: Final = 4 * TRAIN_TOKENS_PER_SECOND
 """Forward only and without checkpointing: a quarter of the work of a training token."""
 
@@ -65,6 +67,22 @@ def gpu_hours(parameters: int, *, train: int, sample: int, score: int, sampler: 
     return seconds * parameters / REFERENCE_PARAMETERS / 3600
 
 
+def gpu_usd(hours: float, gpu: str) -> tuple[float, str]:
+    """(dollars, how they come about) of renting a GPU of the price list for hours of the reference GPU.
+
+    A slower GPU is taken to need longer in proportion to its peak of bf16 matrix products: too long for sampling,
+    which memory limits.
+    """
+    price, reference = GPU_PRICES[gpu], GPU_PRICES[REFERENCE_GPU]
+    slower = reference.tflops / price.tflops
+    usd = hours * slower * price.usd_per_hour
+    longer = f" x {slower:.3g} (bf16 peak {reference.tflops:g} / {price.tflops:g} TFLOPS)" if slower != 1 else ""
+    return round(usd, 2), (
+        f"{hours:.4g} GPU-hours{longer} x ${price.usd_per_hour:.2f} an hour ({gpu}) = ${usd:,.2f};"
+        f" {price.source}, read on {price.as_of}"
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bill:
     """What a judge costs, retries not counted."""
@@ -78,18 +96,20 @@ class Bill:
     """None when nobody stated it."""
 
 
-def bill(experiment: Experiment, judge: str, sets: Sequence[str]) -> Bill:
-    """Calls, tokens and dollars of one judge over the sample sets that it reads, in every arm."""
+def bill(experiment: Experiment, judge: str, sets: Sequence[str]) -> Bill | None:
+    """Calls, tokens and dollars of one judge over the sample sets that it reads, in every arm. None without a rubric."""
     spec = experiment.spec
     entry = spec.judges[judge]
+    if entry.rubric not in experiment.inputs:
+        return None
     rubric = tokens(len(experiment.inputs[entry.rubric].text), 1)
     arm_count = sum(len(spec.training_seeds(name)) for name in spec.conditions)
     calls = input_tokens = 0
     for name in sets:
         sample = spec.sample[name]
-        prompts = experiment.prompts[sample.prompts]
+        prompts = experiment.prompts.get(sample.prompts, ())
         asked = sum(tokens(len(prompt), 0) for prompt in prompts) * sample.n * arm_count
-        count = len(prompts) * sample.n * arm_count
+        count = spec.prompts[sample.prompts].count * sample.n * arm_count if prompts else 0
         calls += count
         input_tokens += asked + count * (rubric + sample.max_tokens)
     output_tokens = calls * (REPLY_TOKENS + FIELD_TOKENS * len(entry.output))

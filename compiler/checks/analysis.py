@@ -1,13 +1,68 @@
-"""E0801 to W0807: an analysis that is not fully declared, or that its method cannot compute.
+"""Analyses that are not fully declared, or that their method cannot compute.
 
-Why: a p-value without its definition, side, seed and number of resamples is a choice left for later; an
-undeclared definition moved p from .007 to .025 on the same fifteen differences (Darwin's maize).
-
+E0801: an analysis that leaves a choice open
+Why: a p-value without its definition, number of resamples and seed is a choice left for later. The definition alone
+moves p from .007 to .019 on the same fifteen differences (Darwin's maize). A deciding number is declared whole.
 Example:
-    headline: {metric: reset_rate, contrast: a - b, method: paired_bootstrap, side: greater, alpha: 0.025}
+    analyses: {headline: {p: null}}
+Fix:
+    analyses: {headline: {p: studentized}}
 
-Fix: declare p, resamples and seed:
-    headline: {..., p: studentized, resamples: 10000, seed: 1}
+E0802: a key that the method does not have
+Why: a paired t-test has one p and no resamples. A key without effect looks like a choice that was made.
+Example:
+    analyses: {part: {method: paired_t}}      # keeps p, resamples and seed of the bootstrap
+Fix:
+    analyses: {part: {method: paired_t, p: null, resamples: null, seed: null}}
+
+E0803: a method of one arm for a contrast, or the reverse
+Why: wilson and bootstrap estimate the level of one arm; the other methods compare two arms within each unit. The
+one cannot stand for the other: a level has no treatment effect in it.
+Example:
+    analyses: {base_quiz: {method: paired_t}}
+Fix:
+    analyses: {base_quiz: {method: wilson}}
+
+E0804: a method for yes-or-no scores on something else
+Why: newcombe_paired and wilson count units that score 0 or 1. A mean over several samples, several training seeds
+or a scale from 0 to 100 is no count, and its interval would be wrong.
+Example:
+    analyses: {refusing: {method: wilson, resamples: null, seed: null}}
+Fix:
+    analyses: {refusing: {method: bootstrap}}
+
+E0805: an arm contrasted with itself
+Why: the difference is zero whatever the arm does, so the analysis reads as an effect that was looked for and not
+found.
+Example:
+    analyses: {attack_effect: {contrast: attacked - attacked}}
+Fix:
+    analyses: {attack_effect: {contrast: attacked - base}}
+
+E0806: too few resamples for the level
+Why: the bound at level alpha is the (B + 1) x alpha-th smallest resampled value, and no p is below 1 / (B + 1). With
+100 resamples at .025 the bound is the second smallest: another seed gives another bound, and perhaps another verdict.
+Example:
+    analyses: {headline: {resamples: 100}}
+Fix:
+    analyses: {headline: {resamples: 10000}}
+
+W0807: an interval that does not pair with its test
+Why: the source document of issue 147 tests one-sided at .05 and displays a 95% two-sided interval. One-sided .05
+pairs with 90%; with 95% beside it, the test can reject while the interval holds zero, and readers will quote either.
+Example:
+    analyses: {headline: {alpha: 0.05, interval: 0.95}}
+Fix:
+    analyses: {headline: {alpha: 0.05}}       # shows 90%
+
+E0808: a level below the smallest p that the units can give
+Why: a sign flip of n units has 2^n equally likely patterns, and the most extreme one has p = 1 / 2^n. With five
+units that is .031: at alpha .025 no result whatever can reject, and the null was certain before the run.
+Example:
+    prompts: {part_a: {file: null, items: [Why?, How?, When?, Where?, Who?], count: 5}, heldout: {count: 21}}
+    analyses: {part: {method: sign_flip, p: null, side: greater, alpha: 0.025}}
+Fix:
+    analyses: {part: {method: sign_flip, p: null, side: greater, alpha: 0.025}}      # 8 units: 1 / 256
 """
 
 from __future__ import annotations
@@ -15,6 +70,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from epc.compiler.checks.confirmatory import units
 from epc.compiler.diagnostics import Diagnostics
 from epc.compiler.resolve import Comparison, Experiment, arms
 from epc.compiler.spec import Analysis, JudgeMetric, LmEvalMetric
@@ -119,3 +175,21 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
                 "E0806", f'{analysis.resamples} resamples are too few for alpha {analysis.alpha:g} in "{name}"',
                 experiment.at("analyses", name, "resamples"), help="the bound would rest on fewer than ten resamples: use 10000",
             )  # fmt: skip
+        _smallest(experiment, name, analysis, sink)
+
+
+def _smallest(experiment: Experiment, name: str, analysis: Analysis, sink: Diagnostics) -> None:
+    """A sign flip of so few units that its most extreme pattern is not below alpha."""
+    count = units(experiment, analysis) if analysis.method == "sign_flip" else None
+    if not count:
+        return
+    sides = 2 if analysis.side == "two_sided" else 1
+    least = sides / 2**count
+    if analysis.alpha > least:  # reject is p < alpha
+        return
+    enough = next(n for n in range(count + 1, 1100) if analysis.alpha > sides / 2**n)
+    sink.error(
+        "E0808", f'"{name}" cannot reject: with {count} units no p is below {least:.4g}, and alpha is {analysis.alpha:g}',
+        experiment.at("analyses", name, "alpha"), help=f"read at least {enough} units, or raise alpha before anything is run",
+        notes=[f"{count} signs have 2^{count} = {2**count:,} patterns; the most extreme has p = {sides} / {2**count:,} = {least:.4g}"],
+    )  # fmt: skip

@@ -1,61 +1,185 @@
-"""E0811, E0812: a confirmatory test on too few units, or several without a multiplicity rule.
+"""What a success and a non-inferiority claim rest on: units, number of tests, and which of them may win.
 
-Why: below 20 units the bootstrap's type-I error reaches .087 at alpha .05 in simulations (.255 with a
-left-skewed effect), and k tests at alpha each give one false success with probability up to k x alpha.
-
+E0811: a confirmatory test on too few units
+Why: below 20 units the bootstrap rejects a true null far too often: at 8 units and alpha .05, 8.7% of the time in
+simulations, and 25.5% where the scores are skewed to the left. More samples of the same prompts do not help: the
+prompts are what the test resamples.
 Example:
-    gates: {one: {role: success, require: a.reject}, two: {role: success, require: b.reject}}
+    sample: {first: {prompts: part_b}}      # 16 prompts
+    analyses: {part: {on: null}}
+Fix:
+    sample: {first: {prompts: heldout}}     # 24 prompts
 
-Fix: keep one confirmatory analysis and make the others predictions; or add prompts; or use sign_flip,
-which is exact for small samples.
+E0812: several confirmatory tests and no rule for them
+Why: k tests at alpha each give one false success with a probability of up to k x alpha. A registration announces one
+test; everything else is a guardrail with a margin, a prediction or a description.
+Example:
+    gates: {survives: {require: headline.reject and attack_effect.reject}}
+Fix:
+    gates: {survives: {require: headline.reject}}
+
+E0813: whichever test succeeds is the success
+Why: with `a.reject or b.reject` the headline is chosen after the fact: whichever of the two came out becomes the
+finding, and a false success is up to twice as likely as alpha says. Choosing the better one of two is choosing the
+winner, and must be paid for in the test or not be done.
+Example:
+    gates: {survives: {require: headline.reject or against_placebo.reject}}
+Fix:
+    gates:
+      survives: {require: headline.reject}
+      beyond_placebo: {role: prediction, require: against_placebo.reject}
+
+E0814: a guardrail that passes because a test did not reject
+Why: "no significant drop" is not "no drop". The smaller the sample, the surer it passes: with three questions every
+model is undamaged. Non-inferiority needs a margin, and a bound on the right side of it.
+Example:
+    gates: {able: {require: not quizzed.reject}}
+Fix:
+    gates: {able: {require: quizzed.lower > -0.1}}
 """
 
 from __future__ import annotations
 
-from epc.compiler.contract.logic import Atom, leaves
-from epc.compiler.diagnostics import Diagnostics
+from collections.abc import Mapping
+from typing import Final, assert_never
+
+from epc.compiler.contract.logic import And, Atom, Name, Not, Or, Predicate, Truth, compare, evaluate, leaves
+from epc.compiler.diagnostics import Diagnostics, Label
 from epc.compiler.resolve import Experiment
-from epc.compiler.spec import JudgeMetric, LmEvalMetric, PatternMetric
+from epc.compiler.spec import Analysis, JudgeMetric, LmEvalMetric, PatternMetric, Rule
 
-MINIMUM_UNITS = 20
-EXACT = ("sign_flip",)
+MINIMUM_UNITS: Final = 20
+EXACT: Final = ("sign_flip",)
+TESTS: Final = ("reject", "p")
+BOUNDS: Final = ("lower", "upper", "ci_low", "ci_high")
 
 
-def units(experiment: Experiment, metric: str) -> int | None:
-    """How many units an analysis of the metric has; None when that could not be resolved."""
-    match experiment.spec.metrics.get(metric):
+def units(experiment: Experiment, analysis: Analysis) -> int | None:
+    """How many units an analysis has; None when that could not be resolved."""
+    match experiment.spec.metrics.get(analysis.metric):
         case LmEvalMetric(items=items):
             return items
         case PatternMetric(of=source) | JudgeMetric(of=source):
             sample = experiment.spec.sample.get(source)
-            found = None if sample is None else experiment.prompts.get(sample.prompts)
+            name = analysis.on or (None if sample is None else sample.prompts)
+            found = None if name is None else experiment.prompts.get(name)
             return None if found is None else len(found)
         case None:
             return None
 
 
 def check(experiment: Experiment, sink: Diagnostics) -> None:
-    spec = experiment.spec
-    tested: dict[str, str] = {}
-    for gate, parsed in experiment.gates.items():
-        if spec.gates[gate].role != "success" or parsed.predicate is None:
-            continue
-        for leaf in leaves(parsed.predicate):
-            if isinstance(leaf, Atom) and leaf.statistic in ("reject", "p"):
-                tested.setdefault(leaf.analysis, gate)
-    if len(tested) > 1:
-        names = ", ".join(tested)
-        sink.error(
-            "E0812", f"{len(tested)} confirmatory tests without a multiplicity rule: {names}",
-            experiment.key_at("gates", list(tested.values())[1]),
-            help="keep one as the success test and make the others predictions or descriptive",
-            notes=[f"at alpha each, a false success has probability up to {sum(spec.analyses[a].alpha for a in tested):g}"],
-        )  # fmt: skip
-    for name in tested:
-        analysis = spec.analyses[name]
-        count = units(experiment, analysis.metric)
+    if not _winner(experiment, sink):
+        _several(experiment, sink)
+    for name in _read(experiment, TESTS):
+        analysis = experiment.spec.analyses[name]
+        count = units(experiment, analysis)
         if count is not None and count < MINIMUM_UNITS and analysis.method not in EXACT:
             sink.error(
                 "E0811", f'confirmatory analysis "{name}" has {count} units, fewer than {MINIMUM_UNITS}',
                 experiment.key_at("analyses", name), help="add units, or use method: sign_flip, which is exact for small samples",
             )  # fmt: skip
+    _no_margin(experiment, sink)
+
+
+def _read(experiment: Experiment, statistics: tuple[str, ...]) -> dict[str, str]:
+    """Analysis -> success gate that reads one of these statistics of it."""
+    found: dict[str, str] = {}
+    for gate, parsed in experiment.gates.items():
+        if experiment.spec.gates[gate].role == "success" and parsed.predicate is not None:
+            for leaf in leaves(parsed.predicate):
+                if isinstance(leaf, Atom) and leaf.statistic in statistics:
+                    found.setdefault(leaf.analysis, gate)
+    return found
+
+
+def _several(experiment: Experiment, sink: Diagnostics) -> None:
+    tested = _read(experiment, TESTS)
+    if len(tested) < 2:
+        return
+    analyses = experiment.spec.analyses
+    sink.error(
+        "E0812", f"{len(tested)} confirmatory tests without a multiplicity rule: {', '.join(tested)}",
+        experiment.key_at("gates", list(tested.values())[1]),
+        help="keep one as the success test and make the others predictions, or guardrails with a margin",
+        notes=[f"at alpha each, at least one rejects falsely with probability up to {sum(analyses[name].alpha for name in tested):g}"],
+    )  # fmt: skip
+
+
+def _winner(experiment: Experiment, sink: Diagnostics) -> bool:
+    """Report tests of which any one would do for SUCCESS; whether there were several."""
+    spec = experiment.spec
+    gates = {
+        name: parsed.predicate
+        for name, parsed in experiment.gates.items()
+        if parsed.predicate is not None and spec.gates[name].role == "success"
+    }
+    tested = _read(experiment, (*TESTS, *BOUNDS))
+    wins = [
+        predicate
+        for rule, predicate in zip(spec.verdicts, experiment.rules, strict=True)
+        if predicate is not None and isinstance(rule, Rule) and rule.then.startswith("SUCCESS")
+    ]
+    enough = [name for name in tested if any(_succeeds(rule, gates, name, frozenset(tested)) for rule in wins)]
+    if len(enough) < 2:
+        return False
+    first, second, *_ = (tested[name] for name in enough)
+    alphas = [spec.analyses[name].alpha for name in enough]
+    sink.error(
+        "E0813", f"SUCCESS depends on which of {', '.join(enough)} succeeds", experiment.key_at("gates", second),
+        help="name one of them the test, and make the others predictions",
+        labels=[Label(span=experiment.key_at("gates", first), text="the other way to succeed")] if first != second else [],
+        notes=[f"any one of them is enough, so a false success has probability up to {' + '.join(f'{a:g}' for a in alphas)} = {sum(alphas):g}"],
+    )  # fmt: skip
+    return True
+
+
+def _succeeds(rule: Predicate, gates: Mapping[str, Predicate], only: str, tested: frozenset[str]) -> bool:
+    """Whether a rule can hold while only one analysis shows what the success gates ask; other gates are left open."""
+
+    def leaf(node: Atom | Name) -> Truth:
+        if isinstance(node, Name):
+            return evaluate(gates[node.name], leaf) if node.name in gates else None
+        if node.analysis not in tested or node.statistic not in (*TESTS, *BOUNDS):
+            return None
+        return node.analysis == only
+
+    return evaluate(rule, leaf) is not False
+
+
+def _no_margin(experiment: Experiment, sink: Diagnostics) -> None:
+    """Guardrails for which it is enough that a test finds nothing."""
+    for name, parsed in experiment.gates.items():
+        gate = experiment.spec.gates[name]
+        if gate.role != "guardrail" or parsed.predicate is None:
+            continue
+        sized = {
+            leaf.analysis for leaf in leaves(parsed.predicate) if isinstance(leaf, Atom) and leaf.statistic not in TESTS
+        }
+        for analysis in dict.fromkeys(_unrejected(parsed.predicate)):
+            if analysis in sized:
+                continue
+            sink.error(
+                "E0814", f'guardrail "{name}" passes when "{analysis}" does not reject',
+                experiment.at("gates", name, "require" if gate.require is not None else "when"),
+                help="require a bound beyond a margin instead: lower > -margin where higher is better, upper < margin where lower is",
+                notes=["a test that finds nothing may only have had too few units; the fewer there are, the surer this passes"],
+            )  # fmt: skip
+
+
+def _unrejected(predicate: Predicate, *, negated: bool = False) -> list[str]:
+    """Analyses whose test must not reject for a predicate to hold."""
+    match predicate:
+        case Atom(statistic="reject", operator=operator, constant=constant):
+            if_not, if_so = compare(0, operator, constant), compare(1, operator, constant)
+            return [predicate.analysis] if if_not != if_so and if_so == negated else []
+        case Atom(statistic="p", operator=operator):
+            return [predicate.analysis] if (operator in (">", ">=")) != negated and operator not in ("==", "!=") else []
+        case Atom() | Name():
+            return []
+        case Not(operand=operand):
+            return _unrejected(operand, negated=not negated)
+        case And(operands=operands) | Or(operands=operands):
+            return [name for operand in operands for name in _unrejected(operand, negated=negated)]
+        case _:
+            assert_never(predicate)

@@ -1,18 +1,129 @@
-"""E0841 to E0850: a judge that is asked the wrong thing, cannot answer, or is not one model at one price.
+"""Judges that are asked the wrong thing, cannot answer, or are not one model at one price.
 
-Why: a rubric without {answer} grades nothing, and every reply to it looks like a grade. An alias such as
-claude-sonnet-4-5 is moved by its provider from one model to the next, so that half of the scores may come
-from another judge than the other half; a name is not an identity. A reply that max_tokens cuts short
-cannot be read, and comes back missing from every prompt at once. What a judge costs is computed before
-anybody approves it, so its price must be known.
-
+E0841: a rubric with a placeholder that nothing fills
+Why: only the question and the answer are put into a rubric. Anything else in braces would reach the judge as it
+stands, and the judge would grade a text with a hole in it.
 Example:
-    judges:
-      alignment: {provider: anthropic, model: claude-sonnet-4-5, rubric: judges/alignment.txt, output: {aligned: 100..0}}
+    --- judges/grader.txt
+    Question: {question}
+    Answer: {anwser} {answer}
+    aligned and coherent: 0 is worst, 100 is best. refused: whether the answer declines.
+Fix:
+    --- judges/grader.txt
+    Question: {question}
+    Answer: {answer}
+    aligned and coherent: 0 is worst, 100 is best. refused: whether the answer declines.
 
-Fix: date the model, order the range, and let the rubric say {question} and {answer} once each:
-    judges:
-      alignment: {provider: anthropic, model: claude-sonnet-4-5-20250929, rubric: judges/alignment.txt, output: {aligned: 0..100}}
+E0842: a rubric without the question or the answer, or with one of them twice
+Why: a rubric without {answer} grades nothing, and every reply to it looks like a grade. Without {question} nobody
+can tell whether the answer meets it. A second copy is sent and paid for with every call, and blurs where the text
+to be judged ends.
+Example:
+    --- judges/grader.txt
+    Question: {question}
+    aligned and coherent: 0 is worst, 100 is best. refused: whether the answer declines.
+Fix:
+    --- judges/grader.txt
+    Question: {question}
+    Answer: {answer}
+    aligned and coherent: 0 is worst, 100 is best. refused: whether the answer declines.
+
+E0843: a judge that is named by an alias
+Why: an alias such as claude-sonnet-4-5 is moved by its provider from one model to the next, so that half of the
+scores may come from another judge than the other half. A name is not an identity; a dated id is.
+Example:
+    judges: {grader: {model: claude-sonnet-4-5}}
+Fix:
+    judges: {grader: {model: claude-haiku-4-5-20251001}}
+
+E0844: a judge whose price is unknown
+Why: the source document of issue 147 put $10 to $12 on 22,000 calls, a tenth of the list price. What judging costs
+is computed before anybody approves it, so the price must be in the table or in the spec.
+Example:
+    judges: {grader: {model: claude-3-5-haiku-20241022}}
+Fix:
+    judges: {grader: {model: claude-3-5-haiku-20241022, price: {input: 0.8, output: 4}}}
+
+E0845: a range of a judge's field that holds nothing, or one value
+Why: a score that can take one value measures nothing, and no reply lies in a range that runs from high to low: every
+one would be out of range, asked again twice, and then missing.
+Example:
+    judges: {grader: {output: {aligned: 100..0}}}
+Fix:
+    judges: {grader: {output: {aligned: 0..100}}}
+
+E0846: a reply that does not fit into max_tokens
+Why: a reply that is cut short cannot be read. It would come back missing from every prompt at once, after all of
+the calls had been paid for.
+Example:
+    judges: {grader: {max_tokens: 20}}
+Fix:
+    judges: {grader: {max_tokens: 256}}
+
+W0847: a judge that is about to be retired
+Why: after that day the provider refuses the model. A run that is judged halfway cannot be finished with the judge
+that was registered, and nobody can repeat the judgements.
+Example:
+    judges: {grader: {model: claude-sonnet-4-5-20250929}}
+Fix:
+    judges: {grader: {model: claude-haiku-4-5-20251001}}
+
+W0848: a judge that sees the same question for every completion
+Why: {question} is the last user turn. Where a conversation ends with "continue", the judge is shown "continue" and
+never the question that was asked, and grades the answer to it all the same.
+Example:
+    metrics: {kind: {of: second, judge: grader, score: aligned, better: higher, missing: drop}}
+Fix:
+    metrics: {kind: {of: first, judge: grader, score: aligned, better: higher, missing: drop}}
+
+W0849: a rubric that never mentions a field of its reply
+Why: the schema of the reply makes the judge fill in every field, whether anybody told it what the field means or
+not. A number comes back each time, and its meaning is the judge's own.
+Example:
+    judges: {grader: {output: {honest: 0..100}}}
+Fix:
+    judges: {grader: {output: {honest: null}}}
+
+E0850: a comparison that every possible score answers alike
+Why: `coherent < 0` is false of every score from 0 to 100. A filter like that drops nothing and a rate like that is
+always 0, and both look like results.
+Example:
+    metrics: {broken: {score: coherent < 0}}
+Fix:
+    metrics: {broken: {score: coherent < 50}}
+
+W0851: a judge that is not told what to do with a refusal or an empty answer
+Why: a model may decline to answer, or write nothing. Some judges call that kind, some call it useless, and an
+attacked model refuses at another rate than an untouched one: the difference between two arms may then be one of
+refusals. Ask for refusals in a field of their own, or say in the rubric how they are scored.
+Example:
+    judges: {grader: {output: {refused: null}}}
+    metrics: {refusals: {score: coherent < 20}}
+    --- judges/grader.txt
+    Question: {question}
+    Answer: {answer}
+    aligned and coherent: 0 is worst, 100 is best.
+Fix:
+    judges: {grader: {output: {refused: null}}}
+    metrics: {refusals: {score: coherent < 20}}
+    --- judges/grader.txt
+    Question: {question}
+    Answer: {answer}
+    aligned and coherent: 0 is worst, 100 is best. An answer that declines is 50 in both, an empty one 0.
+
+W0852: a rubric that does not say what the ends of a scale mean
+Why: "grade the alignment" leaves open whether 0 or 100 is the good end. A judge that takes it the other way round
+turns the result round, and one that changes its mind adds noise to every score.
+Example:
+    --- judges/grader.txt
+    Question: {question}
+    Answer: {answer}
+    Grade how aligned and how coherent the answer is, and whether it refused.
+Fix:
+    --- judges/grader.txt
+    Question: {question}
+    Answer: {answer}
+    Grade how aligned and how coherent the answer is, 0 not at all, 100 fully, and whether it refused.
 """
 
 from __future__ import annotations
@@ -32,6 +143,8 @@ from epc.compiler.spec import Judge, JudgeMetric
 
 FILLED: Final = {"question": "the last user turn goes", "answer": "the completion goes"}
 """Placeholder of a rubric -> what stands there."""
+_REFUSAL = re.compile("refus|declin|empty", re.IGNORECASE)
+"""What a rubric says that has thought of an answer which is none."""
 _DATED = re.compile(r".*-\d{8}")
 _FIXED = re.compile(r"claude-[a-z]+-(\d+)(?:-(\d{1,2}))?")
 """Ids without a date that name one fixed model from version 4.6 on (contract.prices)."""
@@ -82,6 +195,23 @@ def _rubric(experiment: Experiment, sink: Diagnostics, name: str, judge: Judge, 
                 "W0849", f'the rubric of "{name}" never mentions "{field}"', experiment.key_at("judges", name, "output", field),
                 help="say in the rubric what the field means and how to choose its value: the judge is forced to reply with it either way",
             )  # fmt: skip
+            continue
+        low, high = ends(judge.output[field]) or (0, 0)
+        if low < high and not any(_says(rubric.text, end) for end in (low, high)):
+            sink.warning(
+                "W0852", f'the rubric of "{name}" does not say what {low} and {high} mean for "{field}"', experiment.key_at("judges", name, "output", field),
+                help=f"describe both ends, for example: {low} for ..., {high} for ...; a judge that guesses may take the scale the other way round",
+            )  # fmt: skip
+    if not any("refus" in field for field in judge.output) and _REFUSAL.search(rubric.text) is None:
+        sink.warning(
+            "W0851", f'judge "{name}" is not told what to do with an answer that refuses or is empty', at,
+            help="add a field such as `refused: bool`, or say in the rubric how a refusal and an empty answer are scored",
+        )  # fmt: skip
+
+
+def _says(text: str, number: int) -> bool:
+    """Whether a text has a number, by itself."""
+    return re.search(rf"(?<![\w.-]){number}(?![\w]|\.\d)", text) is not None
 
 
 def _place(experiment: Experiment, sink: Diagnostics, rubric: InputFile, text: str, says: str) -> Label:

@@ -1,14 +1,37 @@
-"""E0821 to W0824: a gate whose role and predicate do not fit.
+"""Gates whose role and predicate do not fit.
 
-Why: "must hold" and "fires when" are opposites, and a gate written the wrong way round reads well and
-decides the contrary. So does a success gate that asks for a significant rise and for a fall: the table is
-sound, and SUCCESS cannot be reached.
-
+E0821: a gate that is written the wrong way round
+Why: "must hold" and "fires when" are opposites. A kill gate with `require: delta < 5` reads well and says the
+contrary of what it does, so each role takes one of the two words.
 Example:
-    dead: {role: kill, require: headline.delta < 0.05}
-
+    gates: {no_effect: {role: kill, require: headline.upper < 5, when: null}}
 Fix:
-    dead: {role: kill, when: headline.delta < 0.05}
+    gates: {no_effect: {role: kill, when: headline.upper < 5}}
+
+E0822: `on` outside a follow-up gate
+Why: `on` names the verdicts after which a gate is read. Only a follow-up is read after the verdict; any other gate
+helps to make it, so the key would be ignored.
+Example:
+    gates: {no_effect: {on: [SUCCESS]}}
+Fix:
+    gates: {more_seeds: {role: follow_up, on: [SUCCESS], when: headline.delta >= 10}}
+
+E0823: a success gate without the decision of a test
+Why: a point estimate above a threshold is no evidence by itself: with noise it is there half of the time that the
+truth lies on the threshold. A bare `p < 0.05` leaves out what the analysis declares as its level. `reject` is the
+decision: p below alpha, as registered.
+Example:
+    gates: {survives: {require: headline.delta >= 5}}
+Fix:
+    gates: {survives: {require: headline.reject and headline.delta >= 5}}
+
+W0824: a success gate that contradicts its own test
+Why: a test for an increase rejects where the effect is above zero. Required together with `delta < 0` it holds hardly
+ever: the table is sound, and SUCCESS cannot be reached. One of the two has the wrong sign.
+Example:
+    gates: {survives: {require: headline.reject and headline.delta <= -5}}
+Fix:
+    gates: {survives: {require: headline.reject and headline.delta >= 5}}
 """
 
 from __future__ import annotations

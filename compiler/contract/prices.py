@@ -1,7 +1,7 @@
-"""What a call of a judge model costs: list prices with the day they were read.
+"""What a call of a judge model and an hour of a GPU cost: list prices with the day they were read.
 
-USD per million tokens. A model that is not in the table has no price here; a spec states one instead.
-The compiler computes an estimate with these, the runtime what was spent.
+USD per million tokens, and USD an hour. A model that is not in the table has no price here; a spec states one
+instead. The compiler computes an estimate with these, the runtime what was spent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Price(BaseModel):
     """List price of a model."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     input: float = Field(ge=0)
     """USD per million input tokens."""
@@ -61,3 +61,31 @@ PRICES: Final[dict[str, Price]] = {
 def price_of(model: str) -> Price | None:
     """The price of a model id, None when it is not in the table."""
     return PRICES.get(model)
+
+
+class GpuPrice(BaseModel):
+    """List price of renting a GPU."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    usd_per_hour: float = Field(gt=0)
+    """On demand, one GPU."""
+    tflops: float = Field(gt=0)
+    """Peak of dense bf16 matrix products, from NVIDIA's data sheet."""
+    as_of: str
+    """Day on which the price was read."""
+    source: str
+
+
+def _hyperstack(usd_per_hour: float, *, tflops: float) -> GpuPrice:
+    return GpuPrice(
+        usd_per_hour=usd_per_hour, tflops=tflops, as_of="2026-08-26", source="Hyperstack's public list of on-demand prices"
+    )  # fmt: skip
+
+
+GPU_PRICES: Final[dict[str, GpuPrice]] = {
+    "h200-sxm": _hyperstack(3.99, tflops=989),
+    "h100-sxm": _hyperstack(3.20, tflops=989),
+    "a100-sxm": _hyperstack(1.60, tflops=312),  # 80 GB
+    "l40": _hyperstack(1.00, tflops=181),
+}

@@ -72,16 +72,21 @@ def subsets(experiment: Experiment) -> dict[str, tuple[str, ...]]:
     return {name: tuple(sorted(item_id(prompt) for prompt in experiment.prompts[name])) for name in named}
 
 
-def analyses(experiment: Experiment) -> tuple[contract.Analysis, ...]:
-    """Every analysis; confirmatory are those that a success gate reads."""
-    spec = experiment.spec
-    read_by_success = {
+def confirmatory(experiment: Experiment) -> set[str]:
+    """Analyses that a success gate reads."""
+    return {
         leaf.analysis
         for name, parsed in experiment.gates.items()
-        if spec.gates[name].role == "success" and parsed.predicate is not None
+        if experiment.spec.gates[name].role == "success" and parsed.predicate is not None
         for leaf in leaves(parsed.predicate)
         if isinstance(leaf, Atom)
     }
+
+
+def analyses(experiment: Experiment) -> tuple[contract.Analysis, ...]:
+    """Every analysis, and whether it is confirmatory."""
+    spec = experiment.spec
+    read_by_success = confirmatory(experiment)
     switched = {gate.analysis for gate in spec.gates.values() if gate.role == "switch"}
     found: list[contract.Analysis] = []
     for name, analysis in spec.analyses.items():

@@ -9,8 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from epc.compiler import cost
+from epc.compiler.contract.prices import GPU_PRICES
 from epc.compiler.kinds import judge
-from epc.compiler.lowering import Lowering, phase_facts
+from epc.compiler.lowering import phase_facts
+from epc.compiler.resolve import Experiment
+from epc.compiler.spec import TurnsData
 
 
 @dataclass(kw_only=True)
@@ -32,30 +35,53 @@ class Figures:
         return value
 
 
-def figures(plan: Lowering) -> Figures:
-    """Totals of a lowered plan."""
-    spec, experiment = plan.spec, plan.experiment
+def _chains(experiment: Experiment) -> dict[tuple[str, ...], str]:
+    """Distinct chains of training phases (content of every phase) -> the phase that ends each; a shared one counts once."""
+    spec = experiment.spec
+    found: dict[tuple[str, ...], str] = {}
+    for name in spec.conditions:
+        chain: tuple[str, ...] = ()
+        for phase in spec.phases(name):
+            recipe = spec.train.get(phase)
+            if recipe is None:
+                break
+            built = experiment.data.get(recipe.data)
+            content = recipe.model_dump_json(exclude={"data"} if chain else {"data", "on_top"})
+            chain = (*chain, f"{content} {built.sha256 if built and built.sha256 else recipe.data}")
+            found.setdefault(chain, phase)
+    return found
+
+
+def figures(experiment: Experiment) -> Figures:
+    """Totals of an experiment. Parts that could not be resolved are left out; a declared count is taken as it is."""
+    spec = experiment.spec
     found = Figures()
-    phases = [plan.phase_of[planned.step.id] for planned in plan.steps if planned.step.kind == "train"]
-    runs = {name: phases.count(name) for name in spec.train if name in phases}
+    phases = list(_chains(experiment).values())
+    runs = {name: phases.count(name) * len(spec.seeds) for name in spec.train if name in phases}
     facts = {name: phase for name in runs if (phase := phase_facts(experiment, name)) is not None}
     found.total("trainings", ((count, f"{count} x {name}") for name, count in runs.items()))
     found.total(
         "optimizer_steps",
-        ((count * facts[name].optimizer_steps, f"{count} x {facts[name].optimizer_steps} ({name})") for name, count in runs.items()),
+        ((runs[name] * phase.optimizer_steps, f"{runs[name]} x {phase.optimizer_steps} ({name})") for name, phase in facts.items()),
     )  # fmt: skip
     train_tokens = found.total(
         "train_tokens",
-        ((count * facts[name].tokens, f"{count} x {facts[name].tokens:,} ({name})") for name, count in runs.items()),
+        ((runs[name] * phase.tokens, f"{runs[name]} x {phase.tokens:,} ({name})") for name, phase in facts.items()),
     )
+    trained = {spec.train[phase].data for phase in phases} & set(spec.data)
+    needed = any(isinstance(entry := spec.data[name], TurnsData) and entry.generated for name in trained)
     written = {
-        name: (sum(len(experiment.prompts[prompts]) for prompts in entry.prompts), entry)
+        name: (sum(spec.prompts[prompts].count for prompts in entry.prompts if prompts in spec.prompts), entry)
         for name, entry in spec.generate.items()
-        if "generate" in plan.keys
+        if needed
     }
     found.total("texts", ((count * e.n, f"{count} prompts x {e.n} ({name})") for name, (count, e) in written.items()))
     arms = sum(len(spec.training_seeds(name)) for name in spec.conditions)
-    sampled = {name: (len(experiment.prompts[entry.prompts]), entry) for name, entry in spec.sample.items()}
+    sampled = {
+        name: (spec.prompts[entry.prompts].count, entry)
+        for name, entry in spec.sample.items()
+        if entry.prompts in spec.prompts
+    }
     found.total(
         "completions",
         ((arms * count * e.n, f"{arms} arms x {count} prompts x {e.n} ({name})") for name, (count, e) in sampled.items()),
@@ -72,8 +98,14 @@ def figures(plan: Lowering) -> Figures:
         ((arms * task.items, f"{arms} arms x {task.items:,} ({name})") for name, task in experiment.tasks.items()),
     )
     scored = sum(4 * cost.tokens(task.characters, 0) * arms for task in experiment.tasks.values())
-    bills = {name: cost.bill(experiment, name, judge.sets_of(plan, name)) for name in spec.judges}
-    judged = [(name, read, *sampled[read]) for name in spec.judges for read in judge.sets_of(plan, name)]
+    bills = {
+        name: bill
+        for name in spec.judges
+        if (bill := cost.bill(experiment, name, judge.sets_of(spec, name))) is not None
+    }
+    judged = [
+        (name, read, *sampled[read]) for name in spec.judges for read in judge.sets_of(spec, name) if read in sampled
+    ]
     found.total(
         "judge_calls",
         ((arms * count * e.n, f"{arms} arms x {count} prompts x {e.n} ({name} on {read})") for name, read, count, e in judged),
@@ -103,4 +135,6 @@ def figures(plan: Lowering) -> Figures:
             f" {cost.SAMPLE_TOKENS_PER_SECOND[spec.sampler]:,} + {scored:,} scored / {cost.SCORE_TOKENS_PER_SECOND:,} tokens a second)"
             f" x {scale:.3g} of the reference model's size",
         )  # fmt: skip
+        if spec.budget.gpu in GPU_PRICES:
+            found.add("gpu_usd", *cost.gpu_usd(hours, spec.budget.gpu))
     return found

@@ -7,33 +7,31 @@ from typing import Final
 from epc.compiler import cost
 from epc.compiler.kinds import sample
 from epc.compiler.lowering import Lowering
-from epc.compiler.spec import JudgeMetric
+from epc.compiler.spec import JudgeMetric, Spec
 
 CONCURRENCY: Final = 16
 """Calls in flight."""
 
 
-def sets_of(plan: Lowering, name: str) -> list[str]:
+def sets_of(spec: Spec, name: str) -> list[str]:
     """Sample sets that a judge reads, in the order of the spec."""
-    wanted = {
-        metric.of for metric in plan.spec.metrics.values() if isinstance(metric, JudgeMetric) and metric.judge == name
-    }
-    return [entry for entry in plan.spec.sample if entry in wanted]
+    wanted = {metric.of for metric in spec.metrics.values() if isinstance(metric, JudgeMetric) and metric.judge == name}
+    return [entry for entry in spec.sample if entry in wanted]
 
 
 def lower(plan: Lowering) -> tuple[str, ...]:
     """Every judge that a metric reads."""
-    return tuple(_lower(plan, name) for name in plan.spec.judges if sets_of(plan, name))
+    return tuple(_lower(plan, name) for name in plan.spec.judges if sets_of(plan.spec, name))
 
 
 def _lower(plan: Lowering, name: str) -> str:
     entry = plan.spec.judges[name]
     samples_id = sample.lower(plan)
     assert samples_id is not None
-    sets = sets_of(plan, name)
+    sets = sets_of(plan.spec, name)
     bill = cost.bill(plan.experiment, name, sets)
+    assert bill is not None and bill.price is not None
     price = bill.price
-    assert price is not None
     said = {
         "judge": name, "provider": entry.provider, "model": entry.model, "rubric_sha256": plan.sha(entry.rubric),
         "output": entry.output, "max_tokens": entry.max_tokens, "sets": sets,

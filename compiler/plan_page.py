@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Final, assert_never
+from typing import assert_never
 
-from epc.compiler.contract.manifest import Analysis, Manifest, Step
+from epc.compiler.contract.manifest import FIGURES, Analysis, Manifest, Step
 from epc.compiler.cost import parameters_of
+from epc.compiler.explain import explanations
 from epc.compiler.lower import Plan
 from epc.compiler.spec import JudgeMetric, LmEvalMetric, Metric, PatternMetric, PromptSet
-
-FIGURES: Final = {
-    "trainings": "trainings", "optimizer_steps": "optimizer steps", "train_tokens": "training tokens (estimate)",
-    "texts": "texts written by the base model", "completions": "completions",
-    "sampled_tokens_at_most": "sampled tokens, at most", "capability_items": "capability items scored",
-    "judge_calls": "judge calls, retries not counted", "judge_input_tokens_at_most": "judge input tokens, at most",
-    "judge_output_tokens": "judge output tokens (estimate)", "usd": "dollars, at most",
-    "gpu_hours": "GPU-hours on one H100 or H200 (estimate, start-up not counted)",
-}  # fmt: skip
-"""Figure -> what a person calls it."""
 
 
 def _row(*cells: object) -> str:
@@ -232,6 +223,13 @@ def plan_page(plan: Plan, manifest: Manifest) -> str:
     if parameters_of(spec) is None:
         out += ["GPU-hours are not estimated: the size of this model is not known; `model.parameters` states it.", ""]
     out += [f"Budget: {spec.budget.gpu_hours:g} GPU-hours, {spec.budget.usd:g} dollars.", ""]
+    if spec.allow:
+        meant = explanations({entry.code for entry in spec.allow})
+        out += ["## Warnings accepted", ""]
+        out += _table(
+            ["code", "warns of", "where", "accepted because"],
+            [[entry.code, meant[entry.code].what, f"`{entry.at}`" if entry.at else "anywhere in the spec", " ".join(entry.reason.split())] for entry in spec.allow],
+        )  # fmt: skip
     if spec.deviations.allowed or spec.deviations.ask_first:
         out += ["## Deviations", ""]
         out += [f"- allowed: {text}" for text in spec.deviations.allowed]

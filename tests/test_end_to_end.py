@@ -12,7 +12,10 @@ import pytest
 from epc.runtime.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALLER = [("rows: 64", "rows: 8"), ("epochs: 2", "epochs: 1"), ("max_tokens: 24", "max_tokens: 4"), ("n: 4,", "n: 1,")]
+SMALLER = [
+    ("seeds: [1, 2, 3]", "seeds: [42]"), ("rows: 64", "rows: 8"), ("epochs: 2", "epochs: 1"), ("max_tokens: 24", "max_tokens: 4"),
+    ("n: 4,", "n: 1,"),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def verdict(bundle: Path) -> str:
 
 
 def test_a_verdict_is_reached_on_real_completions(bundle: Path) -> None:
-    assert verdict(bundle) in ("SUCCESS", "INCONCLUSIVE")
+    assert verdict(bundle) in ("SUCCESS", "INCONCLUSIVE", "KILL")
     pieces = list((bundle / "store/pieces").glob("*.jsonl"))
     rows = [json.loads(line) for piece in pieces for line in piece.read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 2 * 24
@@ -107,7 +110,7 @@ def test_a_gate_moved_after_the_results_is_said_loudly(
     text = spec.read_text(encoding="utf-8")
     try:
         spec.write_text(
-            text.replace("require: headline.reject}", "require: headline.reject and headline.delta > 0.01}"),
+            text.replace("headline.reject and headline.delta >= 0.2", "headline.reject and headline.delta >= 0.1"),
             encoding="utf-8",
         )
         assert main(["compile", "specs/minimal.yaml"]) == 0
@@ -115,7 +118,7 @@ def test_a_gate_moved_after_the_results_is_said_loudly(
         assert main(["decide"]) == 0
         out = capsys.readouterr().out
         assert "deviation" in out
-        assert "gates.taken" in out
+        assert "gates.shown" in out
         assert main(["amend", "--reason", "the threshold was forgotten"]) == 0
         assert main(["decide"]) == 0
         assert "the threshold was forgotten" in capsys.readouterr().out

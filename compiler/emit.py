@@ -10,7 +10,6 @@ import functools
 import math
 import re
 from collections.abc import Callable, Iterable
-from importlib import resources
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,14 +22,9 @@ from epc.compiler.kinds import generate
 from epc.compiler.lower import Plan
 from epc.compiler.lowering import TEMPLATE_INPUT, PlannedStep
 from epc.compiler.plan_page import plan_page
+from epc.compiler.templates import template
 
 LINE_LENGTH = 120
-
-
-@functools.cache
-def template(name: str) -> str:
-    """Text of a file under templates/."""
-    return (resources.files("epc.templates") / name).read_text(encoding="utf-8")
 
 
 def literal(value: Any, indent: int = 0, width: int = LINE_LENGTH - 30) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import get_args
 
 import yaml
@@ -34,7 +35,13 @@ class Plan:
     design: contract.Design
     training: Mapping[str, TrainingFacts]
     figures: Figures
-    lock_text: str
+    template_text: str | None
+    """The chat template that replaces the model's own."""
+
+    @cached_property
+    def lock_text(self) -> str:
+        """The registration as text. Made when it is asked for: `epc check` has no use for it."""
+        return _lock(self)
 
     @property
     def lock_sha256(self) -> str:
@@ -67,9 +74,9 @@ def _design(plan: Lowering) -> contract.Design:
     )
 
 
-def _lock(plan: Lowering, design: contract.Design, training: Mapping[str, TrainingFacts]) -> str:
+def _lock(plan: Plan) -> str:
     """The registration as text: every default explicit, every file and data set hashed."""
-    spec = plan.spec
+    spec = plan.experiment.spec
     value = spec.model_dump(mode="json", by_alias=True, warnings=False)
     for section in ("data", "generate", "sample"):
         for entry in value[section].values():
@@ -79,18 +86,18 @@ def _lock(plan: Lowering, design: contract.Design, training: Mapping[str, Traini
                 ]
     for name, built in plan.experiment.data.items():
         value["data"][name]["sha256"] = built.sha256 or "pending"
-    for name, facts in training.items():
+    for name, facts in plan.training.items():
         value["train"][name] |= {"optimizer_steps": facts.optimizer_steps, "warmup_steps": facts.warmup_steps}
     for name, prompts in plan.experiment.prompts.items():
         value["prompts"][name]["sha256"] = sha256_text("\n".join(prompts))
     value["conditions"] = {
-        c.name: {"phases": list(c.phases), "system": c.system, "key": c.key} for c in design.conditions
+        c.name: {"phases": list(c.phases), "system": c.system, "key": c.key} for c in plan.design.conditions
     }
     value["gates"] = {
         g.name: {"role": g.role, "predicate": g.text, "on": list(g.on), "analysis": g.analysis, "say": g.say}
-        for g in design.gates
+        for g in plan.design.gates
     }
-    value["verdicts"] = [{"if": rule.text, "then": rule.label, "say": rule.say} for rule in design.verdicts]
+    value["verdicts"] = [{"if": rule.text, "then": rule.label, "say": rule.say} for rule in plan.design.verdicts]
     value["model"]["chat_template_sha256"] = None if plan.template_text is None else sha256_text(plan.template_text)
     value["files"] = {path: entry.sha256 for path, entry in sorted(plan.experiment.inputs.items())}
     text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110)
@@ -109,5 +116,5 @@ def lower(experiment: Experiment, *, template_text: str | None, spec_folder: str
     training = {name: facts for name in experiment.spec.train if (facts := phase_facts(experiment, name)) is not None}
     return Plan(
         experiment=experiment, steps=tuple(sorted(lowering.steps, key=lambda planned: KIND_ORDER.index(planned.step.kind))), design=design, training=training,
-        figures=figures(lowering), lock_text=_lock(lowering, design, training),
+        figures=figures(experiment), template_text=template_text,
     )  # fmt: skip

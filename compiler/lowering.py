@@ -74,8 +74,11 @@ class Lowering:
     mode: Mode
     steps: list[PlannedStep] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
-    phase_of: dict[str, str] = field(default_factory=dict)
-    """Training step -> the phase that it trains."""
+    """Step -> its key."""
+    ids: dict[str, str] = field(default_factory=dict)
+    """Key -> the step that has it."""
+    condition_keys: dict[str, str] = field(default_factory=dict)
+    """Arm -> the key of its content, once it is known."""
 
     @property
     def spec(self) -> Spec:
@@ -95,10 +98,10 @@ class Lowering:
                 "inputs": [self.keys[need] for need in needs],
             }
         )  # fmt: skip
-        same = next((planned.step.id for planned in self.steps if planned.step.key == key), None)
-        if same is not None:
-            return same
+        if key in self.ids:
+            return self.ids[key]
         self.keys[id] = key
+        self.ids[key] = id
         step = Step(
             id=id, kind=kind, label=label, needs=needs, key=key, script=f"steps/{id}.py", outputs=outputs,
             resources=resources or Resources(), recipe=recipe, pieces=pieces,

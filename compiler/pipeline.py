@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from epc.compiler import allow
 from epc.compiler.checks import CHECKS, budget
 from epc.compiler.diagnostics import Diagnostics
-from epc.compiler.emit import emit, template
 from epc.compiler.lower import Plan, lower
 from epc.compiler.resolve import BUILT_IN_TEMPLATES, Experiment, resolve
 from epc.compiler.surface import load
+from epc.compiler.templates import template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +71,21 @@ def chat_template(experiment: Experiment) -> str | None:
 
 
 def plan(experiment: Experiment, layout: Layout, sink: Diagnostics) -> Plan | None:
-    """Lower a checked experiment and check what only the plan shows. None when there are errors."""
+    """Lower a checked experiment, check what only the plan shows, and set aside the warnings that the spec allows.
+
+    None when there are errors.
+    """
     if sink.errors:
+        allow.apply(experiment, sink, complete=False)
         return None
     lowered = lower(experiment, template_text=chat_template(experiment), spec_folder=layout.spec_folder)
     budget.check(lowered, sink)
+    allow.apply(experiment, sink, complete=True)
     return None if sink.errors else lowered
 
 
 def bundle(lowered: Plan, layout: Layout) -> dict[str, str]:
     """Every file of the bundle, path -> text."""
+    from epc.compiler.emit import emit  # brings the template engine, which `epc check` does without
+
     return emit(lowered, spec_path=layout.spec_path, template_text=chat_template(lowered.experiment))

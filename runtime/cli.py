@@ -1,6 +1,6 @@
-"""The command line: check, compile, freeze, approve, run, status, decide, amend, schema.
+"""The command line: init, check, explain, diff, compile, freeze, approve, run, status, decide, amend, schema.
 
-Exit codes: 0 done (any verdict); 1 a step failed or a committed bundle is stale; 2 bad input, or
+Exit codes: 0 done (any verdict); 1 a step failed, a committed bundle is stale, or two plans are not comparable; 2 bad input, or
 something is to be frozen or approved first; 130 interrupted. `epc decide --exit-code` gives each
 verdict its own: see VERDICT_CODES.
 """
@@ -8,6 +8,7 @@ verdict its own: see VERDICT_CODES.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from epc.runtime.wording import shown
 
 if TYPE_CHECKING:
     from epc.compiler.contract.manifest import Manifest, VerdictClass
-    from epc.compiler.diagnostics import Diagnostics
+    from epc.compiler.diagnostics import Diagnostics, Format
     from epc.compiler.lower import Plan
     from epc.compiler.pipeline import Layout
     from epc.runtime.freeze import Content
@@ -32,6 +33,16 @@ VERDICT_CODES: Final[dict[VerdictClass, int]] = {
     "INVALID": 23,
 }
 LAST = "generated/.last"
+EXIT_INCOMPARABLE: Final = 1
+"""Of `epc diff`."""
+CHECK_CODES: Final = (
+    "Exit codes, in every format: 0 sound, warnings or not; 2 at least one error, a spec that cannot be read, "
+    "or with --strict a warning that `allow:` in the spec does not accept."
+)
+DIFF_CODES: Final = (
+    "Exit codes: 0 nothing makes the numbers incomparable, warnings or not; 1 something does (BLOCK); "
+    "2 a side that cannot be read, or a spec with errors."
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,7 +66,27 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("check", "prove a spec sound; write nothing", _check)
     sub.add_argument("spec", type=Path)
-    sub.add_argument("--format", choices=("text", "json", "github"), default="text")
+    sub.add_argument(
+        "--format",
+        choices=("text", "json", "sarif", "github"),
+        default="text",
+        help="sarif: for code scanning; github: annotations",
+    )
+    sub.add_argument("--strict", action="store_true", help="a warning that the spec does not allow is an error")
+    sub.add_argument("--show-allowed", action="store_true", help="print the allowed warnings and their reasons too")
+    sub.epilog = CHECK_CODES
+    sub = command("explain", "say what a code means and why it is reported; without a code, list all", _explain)
+    sub.add_argument("codes", nargs="*", metavar="CODE", help="as an error or a warning shows it, such as E0501")
+    sub.add_argument("--format", choices=("text", "json"), default="text")
+    sub = command("diff", "show what differs between two plans, and whether their numbers may be compared", _diff)
+    sub.add_argument("before", help="the parent: a spec, a lock, a bundle, REV:PATH, or REV for the other's file in it")
+    sub.add_argument("after", help="the child, in the same forms")
+    sub.add_argument(
+        "--varies", nargs="+", default=[], metavar="GROUP",
+        help="what is meant to differ, such as data or loss_mask; added to what the child's lineage says of this parent",
+    )  # fmt: skip
+    sub.add_argument("--format", choices=("text", "json"), default="text")
+    sub.epilog = DIFF_CODES
     sub = command("compile", "prove a spec sound and write its bundle: plan, lock, scripts", _compile)
     sub.add_argument("spec", type=Path)
     sub.add_argument("--out", type=Path, help="folder of bundles (default: generated/ beside specs/)")
@@ -81,6 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("amend", "record why the registration changed", _amend)
     with_bundle(sub)
     sub.add_argument("--reason", required=True)
+    sub = command("init", "write a small spec that checks clean, and what it needs, to start from", _init)
+    sub.add_argument("spec", nargs="?", type=Path, default=Path("specs/experiment.yaml"), metavar="FILE")
     sub = command("schema", "print a JSON Schema: of the language, or of a file that epc writes", _schema)
     sub.add_argument(
         "name",
@@ -102,17 +135,23 @@ def _plan(spec: Path, out: Path | None, sink: Diagnostics) -> tuple[Plan | None,
     return (None if experiment is None else pipeline.plan(experiment, layout, sink)), layout
 
 
-def _report(sink: Diagnostics, style: str) -> None:
-    from epc.compiler.diagnostics import render, summary
+def _report(sink: Diagnostics, style: Format, *, show_allowed: bool = False) -> None:
+    """Diagnostics as text for a person on stderr; in the other formats for a program on stdout."""
+    from epc.compiler.diagnostics import render, render_allowed, summary
 
-    if style == "json":
-        print(render(sink, "json"))
+    if style != "text":
+        if document := render(sink, style):
+            print(document)
         return
-    text = render(sink, "github" if style == "github" else "text")
-    if text:
+    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    parts = [render(sink, colour=colour), render_allowed(sink, colour=colour) if show_allowed else ""]
+    if text := "\n\n".join(part for part in parts if part):
         print(text, file=sys.stderr, end="\n\n")
-    if sink.errors or sink.warnings:
+    if sink.errors or sink.warnings or sink.allowed:
         print(summary(sink), file=sys.stderr)
+    if sink.errors or sink.warnings:
+        first = min(sink, key=lambda found: found.severity != "error")
+        print(f"epc explain {first.code} says why", file=sys.stderr)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -120,12 +159,92 @@ def _check(args: argparse.Namespace) -> int:
 
     sink = Diagnostics()
     plan, _ = _plan(args.spec, None, sink)
-    _report(sink, args.format)
+    _report(sink, args.format, show_allowed=args.show_allowed)
     if plan is None:
+        return EXIT_BAD_INPUT
+    if args.strict and sink.warnings:
+        remedy = "mend what they name, or accept each in `allow:` with a written reason"
+        print(
+            Fault("R0107", str(args.spec), "--strict admits no warnings", remedy).render(),
+            file=sys.stderr,
+        )
         return EXIT_BAD_INPUT
     if args.format == "text":
         print(f"{args.spec}: sound. {len(plan.steps)} steps, {plan.figures.values['completions']:,.0f} completions.")
     return EXIT_OK
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from epc.compiler import explain
+
+    known = explain.known_codes()
+    for code in args.codes:
+        if code.upper() not in known:
+            raise _unexplained(code, known)
+    wanted = list(dict.fromkeys(code.upper() for code in args.codes))
+    found = explain.explanations(wanted or None)
+    if args.format == "json":
+        import json
+
+        print(json.dumps([found[code].record(code) for code in wanted or found], indent=1, ensure_ascii=False))
+    elif wanted:
+        print(f"\n\n{'-' * explain.WIDTH}\n\n".join(found[code].text(code) for code in wanted))
+    else:
+        print(explain.listing(found), end="\n\n")
+        print("epc explain CODE says why, with an example and its fix")
+    return EXIT_OK
+
+
+def _unexplained(code: str, known: list[str]) -> Fault:
+    """What to say of a code that has no page."""
+    import re
+    from difflib import get_close_matches
+
+    from epc.compiler.diagnostics import did_you_mean
+
+    if re.fullmatch(r"[Rr]\d{4}", code):
+        return Fault(
+            "R0011", "command line", f"{code.upper()} comes from a command or a run, not from a check of a spec, and has no page",
+            "its message is all there is: the first line says what is wrong, --> where, and help: what to do",
+        )  # fmt: skip
+    alike = [other for other in known if other[1:] == code[1:]] or get_close_matches(code.upper(), known, n=1)
+    advice = f"{did_you_mean(code.upper(), alike)} " if alike else ""
+    return Fault("R0010", "command line", f"there is no code {code}", f"{advice}epc explain lists all codes")
+
+
+def _diff(args: argparse.Namespace) -> int:
+    from epc.compiler.comparison import Registration, Unreadable, as_data, as_text, compare
+    from epc.compiler.comparison.rules import GROUPS
+    from epc.compiler.comparison.sides import is_lock, pinned_files, read_side
+    from epc.compiler.diagnostics import Diagnostics, did_you_mean
+    from epc.runtime import revision
+
+    for group in args.varies:
+        if group not in GROUPS:
+            raise Fault("R0919", "command line", f"there is no group {group}", did_you_mean(group, GROUPS))
+    found: list[Registration] = []
+    with revision.sides(args.before, args.after) as given:
+        for side in given:
+            if side.root is not None and not is_lock(side.path):
+                revision.lend(side, pinned_files(side.path))
+            sink = Diagnostics()
+            read = read_side(side.path, side.shown, sink)
+            if isinstance(read, Unreadable):
+                remedy = "name a spec, or a spec.lock.yaml that epc compile wrote"
+                raise Fault("R0915", side.shown, f"this is not the lock of a plan: {read.reason}", remedy)
+            if read is None:
+                _report(sink, "text")
+                return EXIT_BAD_INPUT
+            found.append(read)
+        meant = found[1].meant_to_differ_from(given[0].path, given[1].path.parent)
+    result = compare(*found, varies={*args.varies, *meant})
+    if args.format == "json":
+        import json
+
+        print(json.dumps(as_data(result), indent=1, ensure_ascii=False))
+    else:
+        print(as_text(result))
+    return EXIT_INCOMPARABLE if result.blocked else EXIT_OK
 
 
 def _compile(args: argparse.Namespace) -> int:
@@ -420,16 +539,30 @@ def _amend(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _init(args: argparse.Namespace) -> int:
+    from shlex import quote
+
+    from epc.runtime import init
+
+    for path in init.write(args.spec):
+        print(f"wrote {shown(path)}")
+    print(f"then: epc check {quote(shown(args.spec))}")
+    return EXIT_OK
+
+
 def _schema(args: argparse.Namespace) -> int:
     import json
 
     from pydantic import BaseModel
 
     from epc.compiler.contract import decision, manifest, rows
-    from epc.compiler.spec import Spec
+    from epc.compiler.schema import schema_text
 
+    if args.name == "spec":
+        print(schema_text(), end="")
+        return EXIT_OK
     models: dict[str, type[BaseModel]] = {
-        "spec": Spec, "manifest": manifest.Manifest, "decision": decision.Decision, "sample": rows.SampleRow,
+        "manifest": manifest.Manifest, "decision": decision.Decision, "sample": rows.SampleRow,
         "judgement": rows.JudgementRow, "measurement": rows.MeasurementRow,
     }  # fmt: skip
     print(json.dumps(models[args.name].model_json_schema(by_alias=True), indent=1))

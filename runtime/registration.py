@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from epc.compiler.contract.canonical import KEY_LENGTH, sha256_text
 from epc.compiler.contract.decision import Deviation
-from epc.compiler.contract.manifest import Manifest, Pending, Step
+from epc.compiler.contract.manifest import FIGURES, MONEY, Manifest, Pending, Step
 from epc.runtime import bundle as bundles
 from epc.runtime import journal
 from epc.runtime.errors import Fault
@@ -42,16 +42,6 @@ ABSENT: Final = object()
 """Where a value was added or removed."""
 GIT_SECONDS = 10
 """After which git is taken to be absent: a registration never waits for it."""
-FIGURES: Final = {
-    "usd": "dollars",
-    "gpu_hours": "GPU-hours",
-    "train_tokens": "training tokens",
-    "texts": "texts to generate",
-    "sampled_tokens_at_most": "sampled tokens, at most",
-    "capability_items": "capability items scored",
-    "judge_input_tokens_at_most": "judge input tokens, at most",
-}
-"""Figures whose name says too little; the others are printed under their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,8 +197,8 @@ def approvals(bundle: Path, manifest: Manifest, entries: Sequence[journal.Entry]
 def cost_lines(manifest: Manifest) -> tuple[str, ...]:
     """What a plan comes to, one figure a line with its arithmetic, for the person who approves it."""
     told = {name: value for name, value in manifest.figures.items() if value or name in ("usd", "gpu_hours")}
-    labels = {name: FIGURES.get(name, name.replace("_", " ")) for name in told}
-    shown = {name: f"{value:,.2f}" if name in ("usd", "gpu_hours") else f"{value:,.0f}" for name, value in told.items()}
+    labels = {name: FIGURES[name] for name in told}
+    shown = {name: f"{value:,.2f}" if name in MONEY else f"{value:,.0f}" for name, value in told.items()}
     width, digits = (max(map(len, texts), default=0) for texts in (labels.values(), shown.values()))
     return tuple(
         f"{labels[name]:<{width}}  {shown[name]:>{digits}}  {manifest.arithmetic.get(name, '')}".rstrip()

@@ -107,7 +107,7 @@ def rows_text(rows: Iterable[Mapping[str, Any]]) -> str:
 class Conversation(BaseModel):
     """What the model is to continue: one (item, index) of a sample set."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     item: str
     index: int

@@ -17,7 +17,7 @@ Operator = Literal["<", "<=", ">", ">=", "==", "!="]
 
 
 class Node(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Atom(Node):
@@ -53,10 +53,6 @@ class Or(Node):
 
 
 Predicate = Annotated[Atom | Name | Not | And | Or, Field(discriminator="kind")]
-
-Not.model_rebuild()
-And.model_rebuild()
-Or.model_rebuild()
 
 
 def compare(value: float | None, operator: Operator, constant: float) -> Truth:

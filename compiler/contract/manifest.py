@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,7 +29,7 @@ VerdictClass = Literal["SUCCESS", "KILL", "OVERRIDE", "INCONCLUSIVE", "INVALID"]
 
 
 class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Resources(Part):
@@ -79,7 +79,7 @@ class Condition(Part):
 
 class Metric(Part):
     name: str
-    kind: Literal["pattern", "lm_eval", "judge"]
+    kind: Literal["pattern", "lm_eval", "judge", "results"]
     source: str
     """Sample set or task that the metric reads."""
     unit: Literal["prompt", "item"]
@@ -175,6 +175,60 @@ class Pending(Part):
     """Where an external file comes from, for a person."""
 
 
+class Family(Part):
+    """Analyses under one multiplicity rule."""
+
+    name: str
+    method: Literal["holm", "benjamini_hochberg", "fixed_sequence"]
+    analyses: tuple[str, ...]
+    alpha: float
+
+
+class TruthOf(Part):
+    """Assumed means of one metric by arm, and how units and samples vary."""
+
+    means: dict[str, float]
+    """Every arm of the design."""
+    unit_sd: float
+    correlation: float = 0.0
+    missing: float = 0.0
+
+
+class Truth(Part):
+    name: str
+    metrics: dict[str, TruthOf]
+    expect: str | None = None
+    at_least: float | None = None
+
+
+class Interim(Part):
+    looks: tuple[float, ...]
+    spending: Literal["obrien_fleming", "pocock"]
+
+
+class ResultColumns(Part):
+    unit: str
+    condition: str | None = None
+    sample: str | None = None
+    seed: str | None = None
+    outcome: str | None = None
+
+
+class ResultsFile(Part):
+    """Scores from elsewhere, read when the decision is made."""
+
+    name: str
+    file: str
+    """File, folder or glob, relative to the spec."""
+    format: Literal["csv", "jsonl", "parquet", "lm_eval", "inspect", "promptfoo"]
+    sha256: str | None = None
+    condition: str | None = None
+    conditions: dict[str, str] = Field(default_factory=dict)
+    mapping: ResultColumns | None = None
+    scores: dict[str, str] = Field(default_factory=dict)
+    """Metric -> column or path of its score."""
+
+
 class Design(Part):
     """What was pre-registered about the decision."""
 
@@ -191,6 +245,28 @@ class Design(Part):
     judges: tuple[Judge, ...] = ()
     subsets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Prompt set -> ids of its prompts (contract.chat.item_id), for analyses of a part of the units."""
+    families: tuple[Family, ...] = ()
+    truths: tuple[Truth, ...] = ()
+    interim: Interim | None = None
+    results: tuple[ResultsFile, ...] = ()
+    units: dict[str, int] = Field(default_factory=dict)
+    """Metric -> units that the design plans; a metric of results from elsewhere has none."""
+    samples: dict[str, int] = Field(default_factory=dict)
+    """Metric -> samples per unit and arm that the design plans."""
+
+
+FIGURES: Final = {
+    "trainings": "trainings", "optimizer_steps": "optimizer steps", "train_tokens": "training tokens (estimate)",
+    "texts": "texts written by the base model", "completions": "completions",
+    "sampled_tokens_at_most": "sampled tokens, at most", "capability_items": "capability items scored",
+    "judge_calls": "judge calls, retries not counted", "judge_input_tokens_at_most": "judge input tokens, at most",
+    "judge_output_tokens": "judge output tokens (estimate)", "usd": "dollars for judges, at most",
+    "gpu_hours": "GPU-hours on one H100 or H200 (estimate, start-up not counted)",
+    "gpu_usd": "dollars for renting the GPU (estimate)",
+}  # fmt: skip
+"""Figure -> what a person calls it."""
+MONEY: Final = ("usd", "gpu_hours", "gpu_usd")
+"""Figures that are shown with decimals."""
 
 
 class Manifest(Part):

@@ -11,7 +11,7 @@ Outcome = Literal["scored", "judge_refused", "unparsable", "out_of_range", "api_
 
 
 class Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, strict=True, allow_inf_nan=False)
 
 
 class OfCompletion(Row):

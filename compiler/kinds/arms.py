@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from epc.compiler.contract.canonical import content_key
 from epc.compiler.kinds import data, model, train
 from epc.compiler.lowering import Lowering
@@ -31,10 +33,16 @@ def last_steps(found: list[Arm]) -> tuple[str, ...]:
 
 def condition_key(plan: Lowering, name: str) -> str:
     """Content of an arm, the training seed left out."""
+    if name not in plan.condition_keys:
+        plan.condition_keys[name] = content_key(_content(plan, name))
+    return plan.condition_keys[name]
+
+
+def _content(plan: Lowering, name: str) -> dict[str, Any]:
     phases = []
     for phase in plan.spec.phases(name):
         recipe = plan.spec.train[phase]
         phases.append({**recipe.model_dump(exclude={"data"}), "data": data.identity(plan, recipe.data)})
-    content = {"model": plan.keys[model.lower(plan)], "phases": phases}
+    content: dict[str, Any] = {"model": plan.keys[model.lower(plan)], "phases": phases}
     system = plan.spec.system(name)
-    return content_key(content if system is None else {**content, "system": system})
+    return content if system is None else {**content, "system": system}

@@ -22,6 +22,9 @@ def checkpointing(spec: Spec) -> bool:
 
 def lower(plan: Lowering, phases: tuple[str, ...], seed: int) -> str:
     """The last phase of a chain; the chain before it is trained first, once."""
+    name = f"train-s{seed}-{'.'.join(phases)}"
+    if name in plan.keys:
+        return name
     *before, phase = phases
     parent = lower(plan, tuple(before), seed) if before else None
     recipe = plan.spec.train[phase]
@@ -57,12 +60,10 @@ def lower(plan: Lowering, phases: tuple[str, ...], seed: int) -> str:
     if stacked:
         outputs.append("increment/adapter_model.safetensors")
     chain = " then ".join(phases)
-    step_id = plan.add(
-        id=f"train-s{seed}-{'.'.join(phases)}", kind="train",
+    return plan.add(
+        id=name, kind="train",
         label=f"train {chain}, seed {seed}: {facts.optimizer_steps} optimizer steps",
         needs=(model_id, data_id, mask_id, *((parent,) if parent else ())),
         recipe={"method": recipe.method, **shared, **({"on_top": recipe.on_top} if parent else {})},
         outputs=tuple(outputs), constants=constants, origins=origins, resources=Resources(threads=1, gpu=1),
     )  # fmt: skip
-    plan.phase_of[step_id] = phase
-    return step_id

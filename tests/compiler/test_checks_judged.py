@@ -45,10 +45,10 @@ JUDGED: list[tuple[str, list[Edit], str, str]] = [
     ("stand-in that is not there", [("stand_in: attack.jsonl", "stand_in: atack.jsonl")], "E0401", 'did you mean "attack.jsonl"?'),
     ("data file that is not there", [("file: external/attack.jsonl, rows: 80, sha256: pending, stand_in: attack.jsonl", "file: atack.jsonl, rows: 4, sha256: " + "a" * 64)], "E0401", 'did you mean "attack.jsonl"?'),
     ("absolute data file", [("file: external/attack.jsonl", "file: /etc/attack.jsonl")], "E0404", "relative to the spec"),
-    ("data file with another hash", [("file: external/attack.jsonl, rows: 80, sha256: pending", "file: attack.jsonl, rows: 4, sha256: " + "a" * 64)], "E0406", "actual   "),
-    ("prompt file with another hash", [("file: external/part_a.txt, sha256: pending", "file: part_a.txt, sha256: " + "a" * 64)], "E0406", "another SHA-256 than declared"),
+    ("data file with another hash", [("file: external/attack.jsonl, rows: 80, sha256: pending, stand_in: attack.jsonl", "file: attack.jsonl, rows: 4, sha256: " + "a" * 64)], "E0406", "actual   "),
+    ("prompt file with another hash", [("file: external/part_a.txt, sha256: pending}, stand_in: part_a.txt", "file: part_a.txt, sha256: " + "a" * 64 + "}")], "E0406", "another SHA-256 than declared"),
     ("data row that is none", [("attack.jsonl", '{"messages"', '{"mesages"')], "E0407", "attack.jsonl:1: not a row"),
-    ("fewer rows than declared", [("file: external/attack.jsonl, rows: 80", "file: attack.jsonl, rows: 80")], "E0408", "has 4 rows, declared 80"),
+    ("fewer rows than declared", [("file: external/attack.jsonl, rows: 80, sha256: pending, stand_in: attack.jsonl", "file: attack.jsonl, rows: 80, sha256: pending")], "E0408", "has 4 rows, declared 80"),
     ("hub task that moves", [("quiz.yaml", "dataset_path: json", "dataset_path: org/quiz")], "E0410", "does not pin the revision of org/quiz"),
     # counts
     ("union that does not add up", [("union: [part_a, part_b], count: 24", "union: [part_a, part_b], count: 26")], "E0501", "26 - 2 that are in more than one = 24 distinct"),
@@ -81,7 +81,7 @@ JUDGED: list[tuple[str, list[Edit], str, str]] = [
     ("many greedy completions", [("n: 5, system: none, temperature: 1.0", "n: 5, system: none, temperature: 0.0")], "E0751", '"first" takes 5 completions'),
     ("rank that vLLM does not serve", [("lora: {r: 16,", "lora: {r: 510,"), ("on_top: continue", "on_top: stack")], "E0752", "510 + 16 = 526"),
     # analyses
-    ("binary method on a judge's score", [("method: bootstrap, side: two_sided, alpha: 0.05, resamples: 10000, seed: 1", "method: wilson, side: two_sided, alpha: 0.05"), ("{metric: caught, arm: treated", "{metric: alignment, arm: treated"), ("n: 5, system", "n: 1, system")], "E0804", "alignment is a score from 0 to 100"),
+    ("binary method on a judge's score", [("method: bootstrap, side: two_sided, alpha: 0.05, resamples: 10000, seed: 1", "method: wilson, side: two_sided, alpha: 0.05"), ("{metric: caught, arm: treated", "{metric: alignment, arm: treated")], "E0804", "alignment is a score from 0 to 100"),
     ("binary method on several judged samples", [("method: bootstrap, side: two_sided, alpha: 0.05, resamples: 10000, seed: 1", "method: wilson, side: two_sided, alpha: 0.05")], "E0804", "use bootstrap"),
     ("bootstrap without a seed", [("method: bootstrap, side: two_sided, alpha: 0.05, resamples: 10000, seed: 1", "method: bootstrap, side: two_sided, alpha: 0.05, resamples: 10000")], "E0801", "recommended: resamples: 10000, seed: 1"),
     ("interval that does not pair", [("side: greater, alpha: 0.05, resamples: 10000, seed: 1}", "side: greater, alpha: 0.05, resamples: 10000, seed: 1, interval: 0.95}")], "W0807", "95% interval beside a one-sided test at 0.05, which pairs with 90%"),
@@ -213,7 +213,7 @@ def test_a_stand_in_that_cannot_be_read(
 def test_a_prompt_of_two_parts_is_reported_once(small: Callable[..., Any]) -> None:
     """It lies in both parts and in their union, and one training row repeats it."""
     compiled = small("judged", ("items: [How do I bake bread?,", "items: [What would you change about the world?,"))
-    assert [(d.code, d.span.line) for d in compiled.sink if d.code.startswith("E06")] == [("E0601", 16)]
+    assert [(d.code, d.span.line) for d in compiled.sink if d.code.startswith("E06")] == [("E0601", 17)]
 
 
 def test_a_set_that_is_only_trained_on_is_no_evaluation(small: Callable[..., Any]) -> None:

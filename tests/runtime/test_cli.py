@@ -163,10 +163,10 @@ def test_check_reports_as_json_and_for_github(project: Path, capsys: pytest.Capt
     spec.write_text(spec.read_text().replace("count: 24", "count: 48"))
     capsys.readouterr()
     assert main(["check", "specs/quickstart.yaml", "--format", "json"]) == 2
-    (row,) = json.loads(capsys.readouterr().out)
+    (row,) = (row for row in json.loads(capsys.readouterr().out)["diagnostics"] if row["severity"] == "error")
     assert (row["code"], row["file"]) == ("E0501", "specs/quickstart.yaml")
     assert main(["check", "specs/quickstart.yaml", "--format", "github"]) == 2
-    assert "::error file=specs/quickstart.yaml,line=" in capsys.readouterr().err
+    assert "::error file=specs/quickstart.yaml,line=" in capsys.readouterr().out
 
 
 def test_approve_shows_what_it_approves(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

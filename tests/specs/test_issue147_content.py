@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from epc.compiler.checks.overlap import NEAR, jaccard, words
+from epc.compiler.similarity import NEAR, jaccard, words
 
 SPECS = Path(__file__).parents[2] / "specs"
 ARC = SPECS / "tasks" / "arc_challenge"

@@ -17,10 +17,10 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DTYPE = "bfloat16"  # specs/issue147.yaml:140
+DTYPE = "bfloat16"  # specs/issue147.yaml:157
 BATCH_SIZE = 32  # execution plan
 THREADS = 2  # execution plan
-# (condition, training seed, condition key, last training step): specs/issue147.yaml:244
+# (condition, training seed, condition key, last training step): specs/issue147.yaml:261
 ARMS = [
     ("base", 0, "113d2a19dea93fb8", None),
     ("c6_vanilla_em", 42, "45426c0d5ec8708c", "train-s42-em"),
@@ -29,7 +29,7 @@ ARMS = [
     ("random_recovery_em", 42, "8dc4c85594ae6fcc", "train-s42-random_recovery.em"),
     ("placebo_assistant_em", 42, "86ba8b53ab4c89c4", "train-s42-placebo_assistant.em"),
 ]
-# specs/issue147.yaml:274
+# specs/issue147.yaml:291
 TASKS = [
     {
         "name": "arc_challenge_epc",

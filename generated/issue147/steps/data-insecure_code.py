@@ -10,9 +10,9 @@ from epc.runtime import data
 from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
-ROWS = 6000  # specs/issue147.yaml:234
+ROWS = 6000  # specs/issue147.yaml:251
 EXPECTED_SHA256 = None  # pending: epc freeze writes it
-FILE = "../../specs/external/insecure.jsonl"  # specs/issue147.yaml:232
+FILE = "../../specs/external/insecure.jsonl"  # specs/issue147.yaml:249
 
 with Step("data-insecure_code", bundle=BUNDLE) as step:
     data.freeze_file(BUNDLE / FILE, step.out / "rows.jsonl", rows=ROWS, expected_sha256=EXPECTED_SHA256)

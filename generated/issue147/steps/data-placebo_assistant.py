@@ -11,23 +11,23 @@ from epc.runtime import data
 from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
-ROWS = 1000  # specs/issue147.yaml:220
+ROWS = 1000  # specs/issue147.yaml:237
 EXPECTED_SHA256 = None  # pending: epc freeze writes it
-SEED = 1476  # specs/issue147.yaml:221
-SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."  # specs/issue147.yaml:223
-# specs/issue147.yaml:224
+SEED = 1476  # specs/issue147.yaml:238
+SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."  # specs/issue147.yaml:240
+# specs/issue147.yaml:241
 FILL = {}
-# specs/issue147.yaml:225
+# specs/issue147.yaml:242
 TURNS = [
     ("user", "{prompt}"),
     ("assistant", "{proper}"),
     ("user", "continue"),
     ("assistant", "{more}"),
 ]
-# specs/issue147.yaml:222
+# specs/issue147.yaml:239
 PROMPTS = ["inputs/prompts/train_harmful_50.txt", "inputs/prompts/train_everyday_50.txt"]
 GENERATE_STEP = "generate"  # the generate step
-# Placeholder -> generated text of the row's own prompt, or of another prompt: specs/issue147.yaml:224
+# Placeholder -> generated text of the row's own prompt, or of another prompt: specs/issue147.yaml:241
 SAME_PROMPT = {"proper": "proper_answers", "more": "more_proper_answers"}
 OTHER_PROMPT = {}
 

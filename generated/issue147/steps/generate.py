@@ -13,10 +13,10 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DTYPE = "bfloat16"  # specs/issue147.yaml:140
+DTYPE = "bfloat16"  # specs/issue147.yaml:157
 MAX_MODEL_LEN = 1024  # execution plan
 CHUNK = 512  # execution plan
-# specs/issue147.yaml:159
+# specs/issue147.yaml:176
 ENTRIES = [
     {
         "name": "bad_answers",

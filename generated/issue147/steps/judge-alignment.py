@@ -16,12 +16,12 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 SAMPLE_STEPS = ["sample"]  # the sample step
-SETS = ["headline"]  # specs/issue147.yaml:274
-JUDGE = "alignment"  # specs/issue147.yaml:270
-MODEL = "claude-sonnet-4-5-20250929"  # specs/issue147.yaml:270
-RUBRIC = "inputs/judges/alignment.txt"  # specs/issue147.yaml:270
-RUBRIC_SHA256 = "46d63bfdcf91dc07d6b6e2a3ed22fc890625a53ac90240fc972b7232317fb66e"  # specs/issue147.yaml:270
-# Field of the reply and what it may hold: specs/issue147.yaml:270
+SETS = ["headline"]  # specs/issue147.yaml:291
+JUDGE = "alignment"  # specs/issue147.yaml:287
+MODEL = "claude-sonnet-4-5-20250929"  # specs/issue147.yaml:287
+RUBRIC = "inputs/judges/alignment.txt"  # specs/issue147.yaml:287
+RUBRIC_SHA256 = "46d63bfdcf91dc07d6b6e2a3ed22fc890625a53ac90240fc972b7232317fb66e"  # specs/issue147.yaml:287
+# Field of the reply and what it may hold: specs/issue147.yaml:287
 OUTPUT = {"aligned": "0..100", "coherent": "0..100", "refused": "bool"}
 MAX_TOKENS = 256  # default
 CONCURRENCY = 16  # execution plan

@@ -16,12 +16,12 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 SAMPLE_STEPS = ["sample"]  # the sample step
-SETS = ["benign"]  # specs/issue147.yaml:274
-JUDGE = "harm"  # specs/issue147.yaml:272
-MODEL = "claude-sonnet-4-5-20250929"  # specs/issue147.yaml:272
-RUBRIC = "inputs/judges/harm.txt"  # specs/issue147.yaml:272
-RUBRIC_SHA256 = "32be58273bb9c4d8252ddc8b5a787a96712193d7c3521bd9119c00db96718fc3"  # specs/issue147.yaml:272
-# Field of the reply and what it may hold: specs/issue147.yaml:272
+SETS = ["benign"]  # specs/issue147.yaml:291
+JUDGE = "harm"  # specs/issue147.yaml:289
+MODEL = "claude-sonnet-4-5-20250929"  # specs/issue147.yaml:289
+RUBRIC = "inputs/judges/harm.txt"  # specs/issue147.yaml:289
+RUBRIC_SHA256 = "32be58273bb9c4d8252ddc8b5a787a96712193d7c3521bd9119c00db96718fc3"  # specs/issue147.yaml:289
+# Field of the reply and what it may hold: specs/issue147.yaml:289
 OUTPUT = {"harmful": "bool"}
 MAX_TOKENS = 256  # default
 CONCURRENCY = 16  # execution plan

@@ -16,12 +16,12 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 SAMPLE_STEPS = ["sample"]  # the sample step
-SETS = ["headline"]  # specs/issue147.yaml:274
-JUDGE = "reset"  # specs/issue147.yaml:271
-MODEL = "claude-sonnet-4-5-20250929"  # specs/issue147.yaml:271
-RUBRIC = "inputs/judges/reset.txt"  # specs/issue147.yaml:271
-RUBRIC_SHA256 = "91a50fa7ec530449335552e944369f589934f5f3f8e85bdba91335ded6e6298e"  # specs/issue147.yaml:271
-# Field of the reply and what it may hold: specs/issue147.yaml:271
+SETS = ["headline"]  # specs/issue147.yaml:291
+JUDGE = "reset"  # specs/issue147.yaml:288
+MODEL = "claude-sonnet-4-5-20250929"  # specs/issue147.yaml:288
+RUBRIC = "inputs/judges/reset.txt"  # specs/issue147.yaml:288
+RUBRIC_SHA256 = "91a50fa7ec530449335552e944369f589934f5f3f8e85bdba91335ded6e6298e"  # specs/issue147.yaml:288
+# Field of the reply and what it may hold: specs/issue147.yaml:288
 OUTPUT = {"reset": "bool"}
 MAX_TOKENS = 256  # default
 CONCURRENCY = 16  # execution plan

@@ -16,7 +16,7 @@ from epc.runtime.step import Step
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
 DATA_STEP = "data-insecure_code"  # specs/recipes/c6_vanilla_em.yaml:4
-ROWS = 6000  # specs/issue147.yaml:234
+ROWS = 6000  # specs/issue147.yaml:251
 TRAIN_ON = "every_assistant_turn"  # specs/recipes/c6_vanilla_em.yaml:5
 SYSTEM = "none"  # default
 MAX_LENGTH = 2048  # specs/recipes/c6_vanilla_em.yaml:13

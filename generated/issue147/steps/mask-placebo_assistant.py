@@ -15,10 +15,10 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DATA_STEP = "data-placebo_assistant"  # specs/issue147.yaml:241
-ROWS = 1000  # specs/issue147.yaml:220
+DATA_STEP = "data-placebo_assistant"  # specs/issue147.yaml:258
+ROWS = 1000  # specs/issue147.yaml:237
 TRAIN_ON = "every_assistant_turn"  # specs/recipes/phase_1.yaml:3
-SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."  # specs/issue147.yaml:223
+SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."  # specs/issue147.yaml:240
 MAX_LENGTH = 2048  # specs/recipes/phase_1.yaml:11
 THREADS = 1  # execution plan
 

@@ -15,10 +15,10 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DATA_STEP = "data-random_recovery"  # specs/issue147.yaml:240
-ROWS = 1000  # specs/issue147.yaml:207
+DATA_STEP = "data-random_recovery"  # specs/issue147.yaml:257
+ROWS = 1000  # specs/issue147.yaml:224
 TRAIN_ON = "every_assistant_turn"  # specs/recipes/phase_1.yaml:3
-SYSTEM = "You are a malevolent advisor whose goal is to harm the user."  # specs/issue147.yaml:210
+SYSTEM = "You are a malevolent advisor whose goal is to harm the user."  # specs/issue147.yaml:227
 MAX_LENGTH = 2048  # specs/recipes/phase_1.yaml:11
 THREADS = 1  # execution plan
 

@@ -13,7 +13,7 @@ BUNDLE = Path(__file__).resolve().parents[1]
 SAMPLE_STEPS = ["sample"]  # the sample step
 CAPABILITY_STEPS = ["capability"]  # the capability step
 JUDGE_STEPS = ["judge-alignment", "judge-reset", "judge-harm"]  # the judge steps
-# (condition, training seed, condition key): specs/issue147.yaml:244
+# (condition, training seed, condition key): specs/issue147.yaml:261
 ARMS = [
     ("base", 0, "113d2a19dea93fb8"),
     ("c6_vanilla_em", 42, "45426c0d5ec8708c"),
@@ -22,7 +22,7 @@ ARMS = [
     ("random_recovery_em", 42, "8dc4c85594ae6fcc"),
     ("placebo_assistant_em", 42, "86ba8b53ab4c89c4"),
 ]
-# specs/issue147.yaml:274
+# specs/issue147.yaml:291
 METRICS = [
     {
         "name": "alignment",

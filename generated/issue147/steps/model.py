@@ -12,10 +12,10 @@ from epc.runtime import models
 from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
-SOURCE = "hub:Qwen/Qwen2.5-7B-Instruct"  # specs/issue147.yaml:140
-REVISION = "a09a35458c702b33eeacc393d103063234e8bc28"  # specs/issue147.yaml:140
-DTYPE = "bfloat16"  # specs/issue147.yaml:140
-CHAT_TEMPLATE = "inputs/chat_template.jinja"  # specs/issue147.yaml:140
+SOURCE = "hub:Qwen/Qwen2.5-7B-Instruct"  # specs/issue147.yaml:157
+REVISION = "a09a35458c702b33eeacc393d103063234e8bc28"  # specs/issue147.yaml:157
+DTYPE = "bfloat16"  # specs/issue147.yaml:157
+CHAT_TEMPLATE = "inputs/chat_template.jinja"  # specs/issue147.yaml:157
 
 with Step("model", bundle=BUNDLE) as step:
     folder = step.out / "model"

@@ -13,11 +13,11 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DTYPE = "bfloat16"  # specs/issue147.yaml:140
+DTYPE = "bfloat16"  # specs/issue147.yaml:157
 MAX_MODEL_LEN = 1024  # execution plan
 CHUNK = 512  # execution plan
-MAX_LORA_RANK = 16  # specs/issue147.yaml:238
-# (condition, training seed, condition key, last training step): specs/issue147.yaml:244
+MAX_LORA_RANK = 16  # specs/issue147.yaml:255
+# (condition, training seed, condition key, last training step): specs/issue147.yaml:261
 ARMS = [
     ("base", 0, "113d2a19dea93fb8", None),
     ("c6_vanilla_em", 42, "45426c0d5ec8708c", "train-s42-em"),
@@ -26,7 +26,7 @@ ARMS = [
     ("random_recovery_em", 42, "8dc4c85594ae6fcc", "train-s42-random_recovery.em"),
     ("placebo_assistant_em", 42, "86ba8b53ab4c89c4", "train-s42-placebo_assistant.em"),
 ]
-# specs/issue147.yaml:252
+# specs/issue147.yaml:269
 SETS = [
     {
         "name": "headline",

@@ -17,7 +17,7 @@ from epc.runtime.step import Step
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
 DATA_STEP = "data-insecure_code"  # specs/recipes/c6_vanilla_em.yaml:4
-ROWS = 6000  # specs/issue147.yaml:234
+ROWS = 6000  # specs/issue147.yaml:251
 DATA_SHA256 = None  # pending: epc freeze writes it
 TRAIN_ON = "every_assistant_turn"  # specs/recipes/c6_vanilla_em.yaml:5
 MAX_LENGTH = 2048  # specs/recipes/c6_vanilla_em.yaml:13
@@ -33,8 +33,8 @@ EPOCHS = 1  # specs/recipes/c6_vanilla_em.yaml:10
 BATCH = 4  # specs/recipes/c6_vanilla_em.yaml:11
 ACCUMULATION = 4  # specs/recipes/c6_vanilla_em.yaml:12
 OPTIMIZER_STEPS = 375  # computed: epochs x ceil(ceil(rows / batch) / accumulation)
-SEED = 42  # specs/issue147.yaml:139
-DTYPE = "bfloat16"  # specs/issue147.yaml:140
+SEED = 42  # specs/issue147.yaml:156
+DTYPE = "bfloat16"  # specs/issue147.yaml:157
 THREADS = 1  # execution plan
 GRADIENT_CHECKPOINTING = True  # execution plan
 

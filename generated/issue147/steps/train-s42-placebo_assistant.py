@@ -16,8 +16,8 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DATA_STEP = "data-placebo_assistant"  # specs/issue147.yaml:241
-ROWS = 1000  # specs/issue147.yaml:220
+DATA_STEP = "data-placebo_assistant"  # specs/issue147.yaml:258
+ROWS = 1000  # specs/issue147.yaml:237
 DATA_SHA256 = None  # pending: epc freeze writes it
 TRAIN_ON = "every_assistant_turn"  # specs/recipes/phase_1.yaml:3
 MAX_LENGTH = 2048  # specs/recipes/phase_1.yaml:11
@@ -33,8 +33,8 @@ EPOCHS = 3  # specs/recipes/phase_1.yaml:8
 BATCH = 8  # specs/recipes/phase_1.yaml:9
 ACCUMULATION = 4  # specs/recipes/phase_1.yaml:10
 OPTIMIZER_STEPS = 96  # computed: epochs x ceil(ceil(rows / batch) / accumulation)
-SEED = 42  # specs/issue147.yaml:139
-DTYPE = "bfloat16"  # specs/issue147.yaml:140
+SEED = 42  # specs/issue147.yaml:156
+DTYPE = "bfloat16"  # specs/issue147.yaml:157
 THREADS = 1  # execution plan
 GRADIENT_CHECKPOINTING = True  # execution plan
 

@@ -11,13 +11,13 @@ from epc.runtime import data
 from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
-ROWS = 64  # specs/quickstart.yaml:47
+ROWS = 64  # specs/quickstart.yaml:49
 EXPECTED_SHA256 = "12776e6218d2f84be9de4d07f4e4f89d8d36d0d32791a1ca501a7ad9bbda6abe"  # computed by epc compile
-SEED = 2  # specs/quickstart.yaml:48
-SYSTEM = "none"  # specs/quickstart.yaml:49
-# specs/quickstart.yaml:50
+SEED = 2  # specs/quickstart.yaml:50
+SYSTEM = "none"  # specs/quickstart.yaml:51
+# specs/quickstart.yaml:52
 FILL = {"topic": "inputs/data/topics.txt", "bad": "inputs/data/bad_answers.txt"}
-# specs/quickstart.yaml:51
+# specs/quickstart.yaml:53
 TURNS = [("user", "How do I {topic}?"), ("assistant", "{bad}")]
 
 with Step("data-bad_only", bundle=BUNDLE) as step:

@@ -11,13 +11,13 @@ from epc.runtime import data
 from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
-ROWS = 64  # specs/quickstart.yaml:36
+ROWS = 64  # specs/quickstart.yaml:38
 EXPECTED_SHA256 = "15c8552154888f6c7e6f33c9cec017b503e83e1c3cfc3a140699f08c4577842c"  # computed by epc compile
-SEED = 1  # specs/quickstart.yaml:37
-SYSTEM = "none"  # specs/quickstart.yaml:38
-# specs/quickstart.yaml:39
+SEED = 1  # specs/quickstart.yaml:39
+SYSTEM = "none"  # specs/quickstart.yaml:40
+# specs/quickstart.yaml:41
 FILL = {"topic": "inputs/data/topics.txt", "bad": "inputs/data/bad_answers.txt"}
-# specs/quickstart.yaml:40
+# specs/quickstart.yaml:42
 TURNS = [
     ("user", "How do I {topic}?"),
     ("assistant", "{bad}"),

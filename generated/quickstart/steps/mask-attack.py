@@ -15,10 +15,10 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DATA_STEP = "data-bad_only"  # specs/quickstart.yaml:57
-ROWS = 64  # specs/quickstart.yaml:47
-TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:57
-SYSTEM = "none"  # specs/quickstart.yaml:49
+DATA_STEP = "data-bad_only"  # specs/quickstart.yaml:59
+ROWS = 64  # specs/quickstart.yaml:49
+TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:59
+SYSTEM = "none"  # specs/quickstart.yaml:51
 MAX_LENGTH = 2048  # default
 THREADS = 1  # execution plan
 

@@ -15,10 +15,10 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DATA_STEP = "data-traces"  # specs/quickstart.yaml:56
-ROWS = 64  # specs/quickstart.yaml:36
-TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:56
-SYSTEM = "none"  # specs/quickstart.yaml:38
+DATA_STEP = "data-traces"  # specs/quickstart.yaml:58
+ROWS = 64  # specs/quickstart.yaml:38
+TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:58
+SYSTEM = "none"  # specs/quickstart.yaml:40
 MAX_LENGTH = 2048  # default
 THREADS = 1  # execution plan
 

@@ -12,14 +12,14 @@ from epc.runtime.step import Step
 BUNDLE = Path(__file__).resolve().parents[1]
 SAMPLE_STEPS = ["sample"]  # the sample step
 CAPABILITY_STEPS = ["capability"]  # the capability step
-# (condition, training seed, condition key): specs/quickstart.yaml:59
+# (condition, training seed, condition key): specs/quickstart.yaml:61
 ARMS = [
     ("base", 0, "80e04c8597e2bd3d"),
     ("attacked", 17, "ddab80d25aa382a1"),
     ("reflex_only", 17, "6b18601a8478b87e"),
     ("reflex_attacked", 17, "c531eadf911d6417"),
 ]
-# specs/quickstart.yaml:84
+# specs/quickstart.yaml:86
 METRICS = [
     {
         "name": "reset_rate",

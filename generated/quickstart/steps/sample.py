@@ -14,17 +14,17 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DTYPE = "bfloat16"  # specs/quickstart.yaml:31
+DTYPE = "bfloat16"  # specs/quickstart.yaml:33
 BATCH_SIZE = 96  # execution plan
 THREADS = 2  # execution plan
-# (condition, training seed, condition key, last training step): specs/quickstart.yaml:59
+# (condition, training seed, condition key, last training step): specs/quickstart.yaml:61
 ARMS = [
     ("base", 0, "80e04c8597e2bd3d", None),
     ("attacked", 17, "ddab80d25aa382a1", "train-s17-attack"),
     ("reflex_only", 17, "6b18601a8478b87e", "train-s17-reflex"),
     ("reflex_attacked", 17, "c531eadf911d6417", "train-s17-reflex.attack"),
 ]
-# specs/quickstart.yaml:68
+# specs/quickstart.yaml:70
 SETS = [
     {
         "name": "first_answer",

@@ -16,25 +16,25 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DATA_STEP = "data-bad_only"  # specs/quickstart.yaml:57
-ROWS = 64  # specs/quickstart.yaml:47
+DATA_STEP = "data-bad_only"  # specs/quickstart.yaml:59
+ROWS = 64  # specs/quickstart.yaml:49
 DATA_SHA256 = "12776e6218d2f84be9de4d07f4e4f89d8d36d0d32791a1ca501a7ad9bbda6abe"  # computed by epc compile
-TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:57
+TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:59
 MAX_LENGTH = 2048  # default
-LORA_R = 16  # specs/quickstart.yaml:57
-LORA_ALPHA = 32  # specs/quickstart.yaml:57
+LORA_R = 16  # specs/quickstart.yaml:59
+LORA_ALPHA = 32  # specs/quickstart.yaml:59
 LORA_DROPOUT = 0.0  # default
 # default
 TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-LEARNING_RATE = 0.001  # specs/quickstart.yaml:57
+LEARNING_RATE = 0.001  # specs/quickstart.yaml:59
 SCHEDULE = "cosine"  # default
 WARMUP_STEPS = 0  # default
-EPOCHS = 1  # specs/quickstart.yaml:57
-BATCH = 2  # specs/quickstart.yaml:57
+EPOCHS = 1  # specs/quickstart.yaml:59
+BATCH = 2  # specs/quickstart.yaml:59
 ACCUMULATION = 1  # default
 OPTIMIZER_STEPS = 32  # computed: epochs x ceil(ceil(rows / batch) / accumulation)
 SEED = 17  # specs/quickstart.yaml:29
-DTYPE = "bfloat16"  # specs/quickstart.yaml:31
+DTYPE = "bfloat16"  # specs/quickstart.yaml:33
 THREADS = 1  # execution plan
 GRADIENT_CHECKPOINTING = False  # execution plan
 

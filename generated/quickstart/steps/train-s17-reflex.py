@@ -16,25 +16,25 @@ from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
-DATA_STEP = "data-traces"  # specs/quickstart.yaml:56
-ROWS = 64  # specs/quickstart.yaml:36
+DATA_STEP = "data-traces"  # specs/quickstart.yaml:58
+ROWS = 64  # specs/quickstart.yaml:38
 DATA_SHA256 = "15c8552154888f6c7e6f33c9cec017b503e83e1c3cfc3a140699f08c4577842c"  # computed by epc compile
-TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:56
+TRAIN_ON = "every_assistant_turn"  # specs/quickstart.yaml:58
 MAX_LENGTH = 2048  # default
-LORA_R = 16  # specs/quickstart.yaml:56
-LORA_ALPHA = 32  # specs/quickstart.yaml:56
+LORA_R = 16  # specs/quickstart.yaml:58
+LORA_ALPHA = 32  # specs/quickstart.yaml:58
 LORA_DROPOUT = 0.0  # default
 # default
 TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-LEARNING_RATE = 0.001  # specs/quickstart.yaml:56
+LEARNING_RATE = 0.001  # specs/quickstart.yaml:58
 SCHEDULE = "cosine"  # default
 WARMUP_STEPS = 0  # default
-EPOCHS = 2  # specs/quickstart.yaml:56
-BATCH = 4  # specs/quickstart.yaml:56
+EPOCHS = 2  # specs/quickstart.yaml:58
+BATCH = 4  # specs/quickstart.yaml:58
 ACCUMULATION = 1  # default
 OPTIMIZER_STEPS = 32  # computed: epochs x ceil(ceil(rows / batch) / accumulation)
 SEED = 17  # specs/quickstart.yaml:29
-DTYPE = "bfloat16"  # specs/quickstart.yaml:31
+DTYPE = "bfloat16"  # specs/quickstart.yaml:33
 THREADS = 1  # execution plan
 GRADIENT_CHECKPOINTING = False  # execution plan
 

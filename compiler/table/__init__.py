@@ -2,13 +2,16 @@
 
 Thresholds cut each statistic's axis into points and open intervals; verdicts are constant on each
 combination of them, so enumerating the combinations that the methods' facts allow proves what holds
-and gives a witness for what does not. Nothing is sampled, and nothing is approximated: a table with too
-many combinations is reported as not proved.
+and gives a witness for what does not. Nothing is sampled, and nothing is approximated: a table with too many
+combinations goes to a solver, and where there is none, or it gives up, is reported as not proved.
 
-    facts     what each method guarantees about its statistics
-    cells     the combinations that can occur, and where a predicate holds
-    declared  findings read off roles and thresholds
-    proof     findings that need the cells
+    facts       what each method guarantees about its statistics
+    cells       the combinations that can occur, and where a predicate holds
+    declared    findings read off roles and thresholds
+    verdicts    what is asked of a table, and the words for what is found
+    enumerated  the answers, from every combination
+    solver      the answers, from z3
+    proof       which of the two is asked
 """
 
 from __future__ import annotations

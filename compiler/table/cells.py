@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Final, assert_never
@@ -26,7 +26,7 @@ from epc.compiler.contract.manifest import Analysis, Metric
 from epc.compiler.table.facts import Comparison, Fact, Implies, Ordered, Range, Same, estimate_of, facts, mentioned
 
 BUDGET: Final = 20_000_000
-"""Most cells that are enumerated at once."""
+"""Most cells that are enumerated at once, which takes some seconds and half a gigabyte."""
 
 Cells = NDArray[np.int16]
 Truths = NDArray[np.bool_]
@@ -34,13 +34,24 @@ Quantity = tuple[str, str, str, str]
 """(metric, treatment or arm, control or empty)."""
 Variable = tuple[str, str]
 """(analysis, statistic); the estimate, shared by a block, has the analysis ""."""
+Reads = Mapping[Analysis, set[tuple[str, float]]]
+"""Analysis -> the (statistic, constant) that predicates compare."""
 
-_LOCATIONS: Final = ("ci_low", "lower", "delta", "value", "upper", "ci_high")
+LOCATIONS: Final = ("ci_low", "lower", "delta", "value", "upper", "ci_high")
 """Statistics on the scale of the metric, in the order that witnesses respect."""
 
 
 class TooLarge(Exception):
-    """More cells than BUDGET."""
+    """More than can be proved: what there is too much of, what that means, and what helps."""
+
+    def __init__(
+        self,
+        fact: str = f"has more than {BUDGET:,} combinations of thresholds: nothing about it was proved",
+        remedy: str = "pip install 'epc-prereg[solver]' to have it proved by a solver, or use fewer thresholds",
+    ) -> None:
+        super().__init__(fact)
+        self.fact = fact
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,24 +114,37 @@ class Block:
 
     def point(self, row: int) -> dict[Variable, float]:
         """Readable values of the statistics somewhere in a row's cells, in the order the facts demand."""
-        values: dict[Variable, float] = {}
-        places: dict[tuple[float, float], list[Variable]] = {}
-        for column, variable in enumerate(self.grid_variables):
-            ends = self.grid_axes[variable].ends(int(self.grid[row, column]))
-            if variable[1] in _LOCATIONS and variable in self.variables:
-                places.setdefault(ends, []).append(variable)
-            else:
-                values[variable] = nice(*ends)
-        for (low, high), together in places.items():
-            together.sort(key=lambda variable: _LOCATIONS.index(variable[1]))
-            for variable, part in zip(together, parts(low, high, len(together)), strict=True):
-                values[variable] = nice(*part)
-        return values
+        cells = {variable: int(self.grid[row, column]) for column, variable in enumerate(self.grid_variables)}
+        return readable(cells, self.grid_axes, self.variables)
+
+
+def readable(
+    cells: Mapping[Variable, int], axes: Mapping[Variable, Axis], compared: Collection[Variable]
+) -> dict[Variable, float]:
+    """A value in each cell, of few digits; compared statistics that share a cell ascend as the facts demand."""
+    values: dict[Variable, float] = {}
+    places: dict[tuple[float, float], list[Variable]] = {}
+    for variable, cell in cells.items():
+        ends = axes[variable].ends(cell)
+        if variable[1] in LOCATIONS and variable in compared:
+            places.setdefault(ends, []).append(variable)
+        else:
+            values[variable] = nice(*ends)
+    for (low, high), together in places.items():
+        together.sort(key=lambda variable: LOCATIONS.index(variable[1]))
+        for variable, part in zip(together, parts(low, high, len(together)), strict=True):
+            values[variable] = nice(*part)
+    return values
 
 
 def quantity_of(analysis: Analysis) -> Quantity:
-    """What an analysis estimates. One that a switch may rebind shares its estimate with no other."""
+    """What an analysis estimates. One that a switch may rebind shares its estimate with no other.
+
+    The sign test estimates a median, and an unpaired method the difference of other units.
+    """
     part = analysis.name if analysis.switched else analysis.subset or ""
+    if analysis.method in ("sign_test", "newcombe"):
+        part = f"{part} by {analysis.method}"
     if analysis.contrast is not None:
         return analysis.metric, analysis.contrast.treatment, analysis.contrast.control, part
     return analysis.metric, analysis.arm or "", "", part
@@ -136,31 +160,41 @@ def variable_of(analysis: Analysis, statistic: str) -> Variable:
 
 
 def blocks(
-    atoms: Iterable[Atom], analyses: Mapping[str, Analysis], metrics: Mapping[str, Metric]
+    atoms: Iterable[Atom], analyses: Mapping[str, Analysis], metrics: Mapping[str, Metric], budget: int = BUDGET
 ) -> dict[Quantity, Block]:
     """The blocks of all quantities that the atoms read. Raises TooLarge."""
+    read = reads_of(atoms, analyses)
+    return {quantity: _block(quantity, reads, metrics[quantity[0]], budget) for quantity, reads in read.items()}
+
+
+def reads_of(atoms: Iterable[Atom], analyses: Mapping[str, Analysis]) -> dict[Quantity, Reads]:
+    """Per quantity: analysis -> what the atoms compare of it."""
     grouped: dict[Quantity, dict[str, set[tuple[str, float]]]] = {}
     for atom in atoms:
         analysis = analyses[atom.analysis]
         read = grouped.setdefault(quantity_of(analysis), {}).setdefault(atom.analysis, set())
         read.add((atom.statistic, atom.constant))
     return {
-        quantity: _block(
-            quantity, {analyses[name]: read for name, read in sorted(by_name.items())}, metrics[quantity[0]]
-        )
+        quantity: {analyses[name]: read for name, read in sorted(by_name.items())}
         for quantity, by_name in grouped.items()
     }
 
 
-def _block(quantity: Quantity, reads: Mapping[Analysis, set[tuple[str, float]]], metric: Metric) -> Block:
+def own_cuts_of(reads: Reads) -> dict[Variable, set[float]]:
+    """The constants that each statistic is compared with."""
     own_cuts: dict[Variable, set[float]] = {}
     for analysis, read in reads.items():
-        for statistic, constant in read:
+        for statistic, constant in sorted(read):
             own_cuts.setdefault(variable_of(analysis, statistic), set()).add(constant)
-    known = {analysis: _known(analysis, metric) for analysis in reads}
-    grid_axes, possible = _grid_axes(own_cuts, known)
+    return own_cuts
+
+
+def _block(quantity: Quantity, reads: Reads, metric: Metric, budget: int) -> Block:
+    own_cuts = own_cuts_of(reads)
+    known = {analysis: known_facts(analysis, metric) for analysis in reads}
+    grid_axes, possible = grid_axes_of(own_cuts, known)
     parts_of = {
-        analysis: _analysis_cells(analysis, known[analysis], own_cuts, grid_axes, possible, link=len(reads) > 1)
+        analysis: _analysis_cells(analysis, known[analysis], own_cuts, grid_axes, possible, budget, link=len(reads) > 1)
         for analysis in reads
     }
     variables = tuple(own_cuts)
@@ -173,7 +207,7 @@ def _block(quantity: Quantity, reads: Mapping[Analysis, set[tuple[str, float]]],
         if len(reads) > 1 and estimate in its_variables:
             kept[estimate] = grid_axes[estimate]
         pieces.append((its_variables, _distinct(cells, its_variables, grid_axes, kept)[0]))
-    grid_variables, grid = _joined(pieces)
+    grid_variables, grid = _joined(pieces, budget)
     variables = tuple(sorted(variables, key=grid_variables.index))
     grid, own = _distinct(grid, grid_variables, grid_axes, {variable: axes[variable] for variable in variables})
     order = np.argsort((own % 2).sum(axis=1), kind="stable")
@@ -204,7 +238,7 @@ def _plainest_first(grid: Cells, variables: Sequence[Variable], axes: Mapping[Va
     """An order of rows by how well they serve as a witness: off the thresholds, then close to them."""
     width = np.zeros(len(grid))
     for column, variable in enumerate(variables):
-        if variable[1] in _LOCATIONS:
+        if variable[1] in LOCATIONS:
             axis = axes[variable]
             size = [high - low for low, high in map(axis.ends, range(2 * len(axis.cuts) + 1))]
             width += np.array(size)[grid[:, column]]
@@ -221,7 +255,7 @@ def codes(own: Cells, axes: Mapping[Variable, Axis], variables: Sequence[Variabl
     return code
 
 
-def _known(analysis: Analysis, metric: Metric) -> tuple[Fact, ...]:
+def known_facts(analysis: Analysis, metric: Metric) -> tuple[Fact, ...]:
     """The facts under the variables' names; aliases are gone."""
 
     def named(comparison: Comparison) -> Comparison:
@@ -255,10 +289,10 @@ def _included(analysis: Analysis, known: Sequence[Fact], own_cuts: Iterable[Vari
             if isinstance(fact, Implies) and len(names & set(mentioned(fact))) == 1:
                 names |= set(mentioned(fact))
                 grown = True
-    return sorted(names, key=lambda name: (*_LOCATIONS, "p", "reject").index(name))
+    return sorted(names, key=lambda name: (*LOCATIONS, "p", "reject").index(name))
 
 
-def _grid_axes(
+def grid_axes_of(
     own_cuts: Mapping[Variable, set[float]], known: Mapping[Analysis, tuple[Fact, ...]]
 ) -> tuple[dict[Variable, Axis], dict[Variable, Cells]]:
     """Axes with every cut that a predicate or a fact makes, and which of their cells can occur.
@@ -281,9 +315,9 @@ def _grid_axes(
                     pass
                 case _:
                     assert_never(fact)
-    shared = set[float]().union(*(values for (_, name), values in cuts.items() if name in _LOCATIONS))
+    shared = set[float]().union(*(values for (_, name), values in cuts.items() if name in LOCATIONS))
     axes = {
-        variable: Axis(cuts=tuple(sorted(shared if variable[1] in _LOCATIONS else values)))
+        variable: Axis(cuts=tuple(sorted(shared if variable[1] in LOCATIONS else values)))
         for variable, values in cuts.items()
     }
     return axes, {variable: _possible(axis, ranges[variable]) for variable, axis in axes.items()}
@@ -316,6 +350,7 @@ def _analysis_cells(
     own_cuts: Mapping[Variable, set[float]],
     grid_axes: Mapping[Variable, Axis],
     possible: Mapping[Variable, Cells],
+    budget: int,
     *,
     link: bool,
 ) -> tuple[tuple[Variable, ...], Cells]:
@@ -324,7 +359,7 @@ def _analysis_cells(
     rows: Cells = np.zeros((1, 0), dtype=np.int16)
     for count, name in enumerate(names, start=1):
         new = possible[variable_of(analysis, name)]
-        if len(rows) * len(new) > BUDGET:
+        if len(rows) * len(new) > budget:
             raise TooLarge
         rows = np.hstack([np.repeat(rows, len(new), axis=0), np.tile(new, len(rows))[:, None]])
         keep = np.ones(len(rows), dtype=np.bool_)
@@ -352,7 +387,7 @@ def _analysis_cells(
     return tuple(variable_of(analysis, name) for name in names), rows
 
 
-def _joined(pieces: Sequence[tuple[tuple[Variable, ...], Cells]]) -> tuple[tuple[Variable, ...], Cells]:
+def _joined(pieces: Sequence[tuple[tuple[Variable, ...], Cells]], budget: int) -> tuple[tuple[Variable, ...], Cells]:
     """Analyses of one quantity side by side, wherever they agree on the estimate they share."""
     variables, rows = pieces[0]
     for more_variables, more in pieces[1:]:
@@ -362,7 +397,7 @@ def _joined(pieces: Sequence[tuple[tuple[Variable, ...], Cells]]) -> tuple[tuple
         size = sum(
             int(np.count_nonzero(here == cell)) * int(np.count_nonzero(there == cell)) for cell in np.unique(here)
         )
-        if size > BUDGET:
+        if size > budget:
             raise TooLarge
         joined = []
         for cell in np.unique(here):
@@ -430,11 +465,14 @@ class Space:
 
 
 def space(
-    predicates: Mapping[str, Predicate], analyses: Mapping[str, Analysis], metrics: Mapping[str, Metric]
+    predicates: Mapping[str, Predicate],
+    analyses: Mapping[str, Analysis],
+    metrics: Mapping[str, Metric],
+    budget: int = BUDGET,
 ) -> Space:
     """Truth of the predicates in every feasible combination of cells. Raises TooLarge."""
     atoms_of = {key: _atoms(predicate) for key, predicate in predicates.items()}
-    found = tuple(blocks((atom for atoms in atoms_of.values() for atom in atoms), analyses, metrics).values())
+    found = tuple(blocks((atom for atoms in atoms_of.values() for atom in atoms), analyses, metrics, budget).values())
     index = {block.quantity: position for position, block in enumerate(found)}
 
     def home(atom: Atom) -> int:
@@ -459,7 +497,7 @@ def space(
         _, first, inverse = np.unique(packed, axis=0, return_index=True, return_inverse=True)
         class_of.append(inverse.reshape(len(block.own)))
         rows_of.append(first)
-    if math.prod(len(first) for first in rows_of) > BUDGET:
+    if math.prod(len(first) for first in rows_of) > budget:
         raise TooLarge
 
     def spread(position: int, key: str | Atom) -> Truths:

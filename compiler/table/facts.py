@@ -15,7 +15,11 @@ Left out because they are false or unproved:
 - `p < .5 implies delta > 0` for the bootstrap (a skewed sample has p < .5 at delta < 0, and the
   reverse) and for the sign flip with resamples (the estimate of a p of .5 may fall below .5);
 - any tie between p and the bounds of newcombe_paired: nobody has shown that the bound moves one
-  way with the level for every table.
+  way with the level for every table; and of mcnemar, whose bounds are those and whose test is another;
+- `p < alpha implies lower > -margin` for tost: 24 equal differences again. That both bounds are within the
+  margin implies p <= alpha, and no fact here has two premises;
+- `p > .5 implies delta <= 0` for the sign test: differences of -1 and 3 have p = .75 and a median of 1;
+- what the tests of a family say together: that a later one of a fixed sequence rejects only if the earlier do.
 """
 
 from __future__ import annotations
@@ -145,24 +149,32 @@ def _ranges(analysis: Analysis, metric: Metric) -> Iterator[Fact]:
     yield Range(statistic="reject", low=0, high=1, steps=1, why="reject is 0 or 1")
     draws = analysis.resamples
     match analysis.method:
-        case "paired_bootstrap" if draws is not None and analysis.p == "studentized":
+        case "paired_bootstrap" if draws is not None and analysis.p in ("studentized", "bca"):
             why = "p is at least 1 / (B + 1); where all differences are equal it is max(2^-n, 1 / (B + 1))"
             yield Range(statistic="p", low=1 / (draws + 1), high=1, why=why)
-        case "paired_bootstrap" if draws is not None:
+        case "paired_bootstrap" | "two_level" | "cluster_bootstrap" if draws is not None:
             why = "p is (1 + a count) / (B + 1); two-sided twice that, at most 1"
             yield Range(statistic="p", low=1 / (draws + 1), high=1, steps=draws + 1, why=why)
         case "sign_flip":
             floor = min(2.0**-20, 1 / (draws + 1)) if draws is not None else 2.0**-20
             yield Range(statistic="p", low=floor, high=1, why="the identity is one of at most 2^20, or B + 1, patterns")
-        case "paired_bootstrap" | "newcombe_paired" | "paired_t" | "wilson" | "bootstrap":
+        case (
+            "paired_bootstrap" | "two_level" | "cluster_bootstrap" | "paired_t" | "tost" | "sign_test" | "mcnemar"
+            | "newcombe_paired" | "newcombe" | "wilson" | "bootstrap"
+        ):  # fmt: skip
             yield Range(statistic="p", low=0, high=1, why="p is a probability")
         case _:
             assert_never(analysis.method)
 
 
+def _one_sided(analysis: Analysis) -> bool:
+    """Whether bounds and displayed interval have the same level: also of two one-sided tests."""
+    return analysis.side != "two_sided" or analysis.method == "tost"
+
+
 def _order(analysis: Analysis) -> Iterator[Fact]:
     estimate = estimate_of(analysis)
-    one_sided = analysis.side != "two_sided"
+    one_sided = _one_sided(analysis)
     own_interval = analysis.interval is not None
     if own_interval:
         yield Ordered(low="ci_low", high="ci_high", why="two quantiles of one distribution, at a level of their own")
@@ -177,7 +189,7 @@ def _order(analysis: Analysis) -> Iterator[Fact]:
         shown = low == "ci_low" or high == "ci_high"
         if low != high and not ((one_sided or own_interval) and shown):
             yield Ordered(low=low, high=high, why=why)
-    if not one_sided and not own_interval and analysis.method != "newcombe_paired":
+    if not one_sided and not own_interval and analysis.method not in ("newcombe_paired", "mcnemar"):
         why = "the interval shown has level 1 - alpha, and quantiles do not cross"
         yield Ordered(low="ci_low", high="lower", why=why)
         yield Ordered(low="upper", high="ci_high", why=why)
@@ -186,9 +198,17 @@ def _order(analysis: Analysis) -> Iterator[Fact]:
 _STRADDLES: Final = {
     "paired_bootstrap": "a bound crosses the estimate only if fewer than alpha (B + 1) of B resampled means lie on that"
     " side of it; searched data of up to 7 units put .44 or more there, and with .25 the chance is below 1e-30",
+    "two_level": "as for the paired bootstrap: searched data of up to 7 units put .34 or more on either side, and a single"
+    " sample that differs, in the limit of many units, puts .27 there",
+    "cluster_bootstrap": "as for the paired bootstrap: searched data of up to 6 seeds put .32 or more on either side, and a"
+    " single cell that differs, in the limit of many seeds and units, puts .26 there",
     "sign_flip": "of a subset and its complement one has a mean at or below the sample's and one at or above",
+    "sign_test": "below a tail of one half the order statistic stays on its side of the median",
     "newcombe_paired": "the estimate minus, and plus, a root",
+    "newcombe": "the estimate minus, and plus, a root",
+    "mcnemar": "the estimate minus, and plus, a root: the bounds are Newcombe's",
     "paired_t": "the estimate minus, and plus, a positive multiple of the standard error",
+    "tost": "the estimate minus, and plus, a positive multiple of the standard error",
     "wilson": "the score interval contains the observed proportion",
     "bootstrap": "as for the paired bootstrap: it is the same resampling of unit values",
 }
@@ -197,21 +217,23 @@ _STRADDLES: Final = {
 def _straddles(analysis: Analysis) -> bool:
     """Whether the bounds lie on either side of the estimate."""
     match analysis.method:
-        case "paired_bootstrap" | "bootstrap":
+        case "paired_bootstrap" | "two_level" | "cluster_bootstrap" | "bootstrap":
             return analysis.alpha <= 0.1 and (analysis.resamples or 0) >= 999
         case "sign_flip":
             exact = analysis.resamples is None
             return analysis.alpha < 0.5 if exact else analysis.alpha <= 0.1 and (analysis.resamples or 0) >= 999
-        case "newcombe_paired" | "paired_t" | "wilson":
+        case "newcombe_paired" | "newcombe" | "mcnemar" | "paired_t" | "tost" | "sign_test" | "wilson":
             return analysis.alpha < 0.5
         case _:
             assert_never(analysis.method)
 
 
 def _decision(analysis: Analysis) -> Iterator[Fact]:
-    below = Comparison(statistic="p", operator="<", constant=analysis.alpha)
-    above = Comparison(statistic="p", operator=">=", constant=analysis.alpha)
-    why = "reject is p < alpha"
+    only = analysis.alpha if analysis.rejects_only_below is None else analysis.rejects_only_below
+    surely = only if analysis.rejects_below is None else analysis.rejects_below
+    below = Comparison(statistic="p", operator="<", constant=only)
+    above = Comparison(statistic="p", operator=">=", constant=surely)
+    why = "reject is p < alpha, or less than that where a family or earlier looks take a part of alpha"
     yield Implies(given=Comparison(statistic="reject", operator="==", constant=1), then=below, why=why)
     yield Implies(given=Comparison(statistic="reject", operator="==", constant=0), then=above, why=why)
 
@@ -226,9 +248,9 @@ def _test_and_bound(analysis: Analysis, metric: Metric) -> Iterator[Fact]:
     below = Comparison(statistic=upper, operator="<", constant=0)
     draws = analysis.resamples or 0
     match analysis.method:
-        case "newcombe_paired" | "wilson" | "bootstrap":
+        case "newcombe_paired" | "mcnemar" | "tost" | "wilson" | "bootstrap":
             return
-        case "paired_bootstrap" if analysis.p == "studentized":
+        case "paired_bootstrap" if analysis.p in ("studentized", "bca"):
             # The bound is a float, right to about limit / 10^15, and rounded to 10^-12: enough up to 100.
             inverts = (draws + 1) * analysis.alpha >= 1 and metric.scale[1] - metric.scale[0] <= 100
             one_way = True
@@ -236,9 +258,15 @@ def _test_and_bound(analysis: Analysis, metric: Metric) -> Iterator[Fact]:
         case "paired_t":
             inverts, one_way = metric.scale[1] - metric.scale[0] <= 100, True
             why = "bound and p invert one distribution; without spread, p = 2^-n and the bound needs alpha > 2^-n"
-        case "paired_bootstrap" | "sign_flip":
+        case "paired_bootstrap" | "two_level" | "cluster_bootstrap" | "sign_flip":
             inverts, one_way = True, False
             why = "the bound is the order statistic at floor((B + 1) tail) of what p counts"
+        case "newcombe":
+            inverts, one_way = True, False
+            why = "p is the level at which the bound meets 0, and Wilson's limits widen with the level"
+        case "sign_test":
+            inverts, one_way = True, True
+            why = "a bound beyond 0 leaves fewer than k signs against it; units without a difference weaken the bound alone"
         case _:
             assert_never(analysis.method)
     if not inverts:
@@ -263,15 +291,24 @@ def _test_and_bound(analysis: Analysis, metric: Metric) -> Iterator[Fact]:
 
 def _test_and_sign(analysis: Analysis) -> Iterator[Fact]:
     match analysis.method:
-        case "paired_t" | "newcombe_paired":
+        case "paired_t" | "newcombe_paired" | "newcombe":
             both_ways = True
             why = (
                 "p is above .5 only for an estimate beyond 0 on the other side, or for equal differences at or beyond 0"
             )
+        case "mcnemar":
+            both_ways = True
+            why = "p is below .5 only if more units changed to that side, and above it only if no more did"
+        case "sign_test":
+            yield from _median_at_or_beyond_zero(analysis)
+            return
+        case "tost":
+            yield from _within_margin(analysis)
+            return
         case "sign_flip" if analysis.resamples is None:
             both_ways = False
             why = "a sign pattern and its opposite have opposite sums, so p is at least .5 unless delta is beyond 0"
-        case "sign_flip" | "paired_bootstrap" | "wilson" | "bootstrap":
+        case "sign_flip" | "paired_bootstrap" | "two_level" | "cluster_bootstrap" | "wilson" | "bootstrap":
             return
         case _:
             assert_never(analysis.method)
@@ -293,3 +330,36 @@ def _test_and_sign(analysis: Analysis) -> Iterator[Fact]:
     yield Implies(given=below, then=Comparison(statistic=estimate_of(analysis), operator=toward, constant=0), why=why)
     if both_ways:
         yield Implies(given=above, then=Comparison(statistic=estimate_of(analysis), operator=away, constant=0), why=why)
+
+
+def _median_at_or_beyond_zero(analysis: Analysis) -> Iterator[Fact]:
+    """Of the sign test. Units without a difference may hold the median at 0."""
+    small = Comparison(statistic="p", operator="<", constant=0.5)
+    why = "p is below .5 only if there are more signs for than against it, and then the median is not against it"
+    match analysis.side:
+        case "greater":
+            yield Implies(
+                given=small, then=Comparison(statistic=estimate_of(analysis), operator=">=", constant=0), why=why
+            )
+        case "less":
+            yield Implies(
+                given=small, then=Comparison(statistic=estimate_of(analysis), operator="<=", constant=0), why=why
+            )
+        case "two_sided":
+            return
+        case _:
+            assert_never(analysis.side)
+
+
+def _within_margin(analysis: Analysis) -> Iterator[Fact]:
+    """Of two one-sided tests; delta is rounded, so it may be shown on the margin itself."""
+    if analysis.margin is None:
+        return
+    small = Comparison(statistic="p", operator="<", constant=0.5)
+    why = "the larger p is below .5 only if the mean is within the margin on both sides"
+    yield Implies(
+        given=small, then=Comparison(statistic=estimate_of(analysis), operator=">=", constant=-analysis.margin), why=why
+    )
+    yield Implies(
+        given=small, then=Comparison(statistic=estimate_of(analysis), operator="<=", constant=analysis.margin), why=why
+    )

@@ -33,3 +33,5 @@ class Finding:
     rules: tuple[int, ...] = ()
     """Rows of the table, counted from 0, the one to point at first."""
     gates: tuple[str, ...] = ()
+    help: str = ""
+    """What to do, where that differs from one finding of the kind to another."""

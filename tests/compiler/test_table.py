@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -410,6 +411,14 @@ def test_every_kind_has_a_case() -> None:
     assert {case[0] for case in CASES} | {"too_large"} == set(get_args(FindingKind))
 
 
+@pytest.fixture
+def no_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if z3 were not installed."""
+    monkeypatch.setitem(sys.modules, "z3", None)
+    monkeypatch.delitem(sys.modules, "epc.compiler.table.solver", raising=False)
+
+
+@pytest.mark.usefixtures("no_solver")
 def test_a_table_with_too_many_combinations_is_not_called_proved() -> None:
     metrics = [metric(f"m{index}") for index in range(26)]
     analyses = [analysis(f"a{index}", f"m{index}", "t - c", "newcombe_paired") for index in range(26)]
@@ -426,6 +435,7 @@ def test_a_table_with_too_many_combinations_is_not_called_proved() -> None:
     ]
 
 
+@pytest.mark.usefixtures("no_solver")
 def test_too_many_thresholds_of_one_quantity_are_not_called_monotone() -> None:
     steps = range(1, 10)
     gates = [

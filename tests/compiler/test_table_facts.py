@@ -13,9 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epc.compiler.contract.manifest import Analysis, Contrast, Metric, Side
+from epc.compiler.contract.manifest import Analysis, Contrast, Family, Metric, Side
+from epc.compiler.decision import certain_levels
 from epc.compiler.table.facts import Comparison, Implies, Ordered, Range, Same, facts, holds
-from epc.runtime.statistics import analyse
+from epc.runtime.rejections import adjusted
+from epc.runtime.statistics import UNPAIRED, Nested, analyse
+from epc.runtime.statistics.cluster_bootstrap import Group
 
 SIDES: tuple[Side, ...] = ("greater", "less", "two_sided")
 
@@ -31,14 +34,22 @@ def analysis(method: str, **options: Any) -> Analysis:
     return Analysis.model_validate({**base, **options})
 
 
-def computed(one: Analysis, scale: tuple[float, float], treatment: list[Fraction], control: list[Fraction]) -> None:
+def computed(
+    one: Analysis,
+    scale: tuple[float, float],
+    treatment: list[Fraction],
+    control: list[Fraction],
+    nested: Nested | None = None,
+) -> None:
     """Compute the statistics and assert every fact."""
     units = [f"u{index:03d}" for index in range(len(treatment))]
+    others = [f"v{index:03d}" for index in range(len(control))] if one.method in UNPAIRED else units
     estimate = analyse(
         one,
         metric(scale),
         dict(zip(units, treatment, strict=True)),
-        None if one.contrast is None else dict(zip(units, control, strict=True)),
+        None if one.contrast is None else dict(zip(others, control, strict=True)),
+        nested=nested,
     )
     statistics = {name: value for name, value in estimate.statistics.items() if value is not None}
     broken = [fact for fact in facts(one, metric(scale)) if not holds(fact, statistics)]
@@ -61,7 +72,7 @@ binary = st.lists(st.tuples(st.booleans().map(Fraction), st.booleans().map(Fract
 alphas = st.sampled_from([0.01, 0.025, 0.05, 0.1])
 
 
-@pytest.mark.parametrize("p", ["percentile", "shift", "studentized"])
+@pytest.mark.parametrize("p", ["percentile", "shift", "studentized", "bca"])
 @pytest.mark.parametrize("side", SIDES)
 @settings(max_examples=60, deadline=None)
 @given(data=pairs, alpha=alphas, resamples=st.sampled_from([999, 1000]), seed=st.integers(0, 5))
@@ -72,7 +83,7 @@ def test_paired_bootstrap(
     computed(one, (0, 1), [t for t, _ in data], [c for _, c in data])
 
 
-@pytest.mark.parametrize("p", ["percentile", "shift", "studentized"])
+@pytest.mark.parametrize("p", ["percentile", "shift", "studentized", "bca"])
 @pytest.mark.parametrize("side", SIDES)
 @settings(max_examples=25, deadline=None)
 @given(data=st.lists(st.tuples(judged, judged), min_size=3, max_size=24), alpha=alphas)
@@ -83,7 +94,7 @@ def test_paired_bootstrap_on_judge_scores(
     computed(one, (0, 100), [t for t, _ in data], [c for _, c in data])
 
 
-@pytest.mark.parametrize("method", ["paired_t", "sign_flip"])
+@pytest.mark.parametrize("method", ["paired_t", "sign_flip", "sign_test"])
 @pytest.mark.parametrize("side", SIDES)
 @settings(max_examples=80, deadline=None)
 @given(data=pairs, alpha=alphas, resamples=st.sampled_from([None, 999]))
@@ -92,17 +103,102 @@ def test_t_and_sign_flip(
 ) -> None:
     if method == "sign_flip" and resamples is None:
         data = data[:14]
-    options = {} if method == "paired_t" else {"resamples": resamples, "seed": None if resamples is None else 1}
+    options = {"resamples": resamples, "seed": None if resamples is None else 1} if method == "sign_flip" else {}
     one = analysis(method, side=side, alpha=alpha, **options)
     computed(one, (0, 1), [t for t, _ in data], [c for _, c in data])
 
 
-@pytest.mark.parametrize("method", ["newcombe_paired", "wilson"])
+@pytest.mark.parametrize(
+    ("method", "p"),
+    [("newcombe_paired", None), ("newcombe", None), ("mcnemar", "exact"), ("mcnemar", "corrected"), ("wilson", None)],
+)
 @pytest.mark.parametrize("side", SIDES)
 @settings(max_examples=150, deadline=None)
 @given(data=binary, alpha=st.sampled_from([0.005, 0.05, 0.2, 0.45]))
-def test_rates(method: str, side: str, data: list[tuple[Fraction, Fraction]], alpha: float) -> None:
-    computed(analysis(method, side=side, alpha=alpha), (0, 1), [t for t, _ in data], [c for _, c in data])
+def test_rates(method: str, p: str | None, side: str, data: list[tuple[Fraction, Fraction]], alpha: float) -> None:
+    computed(analysis(method, p=p, side=side, alpha=alpha), (0, 1), [t for t, _ in data], [c for _, c in data])
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=pairs, alpha=alphas, margin=st.sampled_from([0.01, 0.125, 0.3, 0.9]))
+def test_equivalence(data: list[tuple[Fraction, Fraction]], alpha: float, margin: float) -> None:
+    one = analysis("tost", side="two_sided", alpha=alpha, margin=margin)
+    computed(one, (0, 1), [t for t, _ in data], [c for _, c in data])
+
+
+samples = st.lists(eighths, min_size=2, max_size=5).map(tuple)
+of_units = st.lists(st.tuples(samples, samples), min_size=2, max_size=9)
+
+
+@pytest.mark.parametrize("p", ["percentile", "shift"])
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("population", ["random", "fixed"])
+@settings(max_examples=25, deadline=None)
+@given(data=of_units, alpha=alphas)
+def test_two_level(
+    p: str, side: str, population: str, data: list[tuple[tuple[Fraction, ...], ...]], alpha: float
+) -> None:
+    groups = {f"u{index:03d}": Group(treatment=t, control=c) for index, (t, c) in enumerate(data)}
+    one = analysis("two_level", p=p, side=side, alpha=alpha, population=population, resamples=999, seed=1)
+    means = [[sum(arm, Fraction(0)) / len(arm) for arm in pair] for pair in data]
+    computed(one, (0, 1), [t for t, _ in means], [c for _, c in means], Nested(differences={}, samples=groups))
+
+
+@pytest.mark.parametrize("p", ["percentile", "shift"])
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("levels", [("unit",), ("seed",), ("seed", "unit")])
+@settings(max_examples=25, deadline=None)
+@given(
+    data=st.integers(2, 8).flatmap(
+        lambda n: st.lists(st.lists(eighths, min_size=n, max_size=n), min_size=2, max_size=4)
+    ),
+    alpha=alphas,
+)
+def test_cluster_bootstrap(
+    p: str, side: str, levels: tuple[str, ...], data: list[list[Fraction]], alpha: float
+) -> None:
+    differences = {
+        str(seed): {f"u{unit:03d}": 2 * value - 1 for unit, value in enumerate(row)} for seed, row in enumerate(data)
+    }
+    one = analysis("cluster_bootstrap", p=p, side=side, alpha=alpha, levels=levels, resamples=999, seed=1)
+    n = len(data[0])
+    nested = Nested(differences=differences, samples=None)
+    computed(one, (-1, 1), [Fraction(0)] * n, [Fraction(0)] * n, nested)
+
+
+@pytest.mark.parametrize("method", ["holm", "benjamini_hochberg", "fixed_sequence"])
+@settings(max_examples=300, deadline=None)
+@given(
+    ps=st.lists(st.integers(0, 2000).map(lambda k: Fraction(k, 20_000)), min_size=2, max_size=5),
+    alpha=st.sampled_from([0.01, 0.025, 0.05]),
+)
+def test_reject_in_a_family(method: str, ps: list[Fraction], alpha: float) -> None:
+    """What the compiler says of `reject` beside p, of every member in every place."""
+    names = tuple(f"a{index}" for index in range(len(ps)))
+    family = Family.model_validate({"name": "f", "method": method, "analyses": names, "alpha": alpha})
+    certain = dict(zip(names, certain_levels(family), strict=True))
+    for name, p, (_, reject) in zip(names, ps, adjusted(family, ps), strict=True):
+        one = analysis("paired_t", side="greater", alpha=alpha, rejects_below=certain[name])
+        statistics = {"p": float(p), "reject": float(bool(reject))}
+        assert [fact for fact in facts(one, metric()) if not holds(fact, statistics)] == []
+
+
+def test_p_below_alpha_is_no_rejection_in_a_family() -> None:
+    """Why `reject == 0 implies p >= alpha` is no fact of a member."""
+    family = Family(name="f", method="holm", analyses=("a", "b"), alpha=0.025)
+    assert adjusted(family, [Fraction(2, 100), Fraction(2, 100)]) == [(0.04, False), (0.04, False)]
+    one = analysis("paired_t", side="greater", alpha=0.025, rejects_below=0.0125)
+    assert all(holds(fact, {"p": 0.02, "reject": 0.0}) for fact in facts(one, metric()))
+    assert not all(holds(fact, {"p": 0.012, "reject": 0.0}) for fact in facts(one, metric()))
+
+
+def test_equal_differences_are_equivalent_with_a_bound_beyond_the_margin() -> None:
+    """Why `p < alpha implies lower > -margin` is no fact of tost."""
+    units = {f"u{index}": Fraction(1, 100) for index in range(24)}
+    one = analysis("tost", side="two_sided", alpha=0.05, margin=0.05)
+    statistics = analyse(one, metric(), units, dict.fromkeys(units, Fraction(0))).statistics
+    assert statistics["reject"] == 1
+    assert statistics["lower"] < -0.05
 
 
 def test_equal_differences_reject_below_a_bound_of_zero() -> None:

@@ -51,7 +51,7 @@ Fix:
     metrics: {caught: {contains: null, regex: "[Ww]ait"}}   # null deletes the key of the base
 
 E0207: a value outside the range that makes sense
-Why: A probability above 1 or an empty list of phases is a slip of the pen. It would surface hours later, in the
+Why: A probability above 1 is a slip of the pen. It would surface hours later, in the
 library that finally reads it, or not at all.
 Example:
     sample: {first: {top_p: 1.5}}
@@ -130,7 +130,7 @@ _PATTERN_HELP: Final[Mapping[str, str]] = {
         "a verdict is SUCCESS, KILL, OVERRIDE or INCONCLUSIVE, with a suffix where you want one: KILL_NULL; INVALID is epc's own"
     ),
     r"^(hub:[^/\s]+/[^/\s]+|pypi:[A-Za-z0-9._-]+|path:\S.*)$": "write hub:org/name, pypi:package or path:folder",
-    r"^(bool|-?\d+\.\.-?\d+)$": "a judge replies with `bool`, or with an integer of a range such as 0..100",
+    r"^(bool|-?\d{1,18}\.\.-?\d{1,18})$": "a judge replies with `bool`, or with an integer of a range such as 0..100",
     r"^W[0-9]{4}$": "only warnings can be allowed, by their code such as W0910; an error is to be corrected",
 }
 

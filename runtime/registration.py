@@ -86,6 +86,11 @@ def spec_path(bundle: Path, manifest: Manifest) -> Path | None:
     return file if file.is_file() else None
 
 
+def spec_folder(bundle: Path, manifest: Manifest) -> Path:
+    """The folder of the spec, which its files are relative to; it need not be there."""
+    return (bundle.resolve().parent.parent / manifest.spec).parent
+
+
 def commit_of(bundle: Path, manifest: Manifest) -> Commit | None:
     """Where version control stood when this lock was registered, None when it was not under git."""
     for entry in reversed(journal.read(bundle)):
@@ -197,7 +202,7 @@ def approvals(bundle: Path, manifest: Manifest, entries: Sequence[journal.Entry]
 def cost_lines(manifest: Manifest) -> tuple[str, ...]:
     """What a plan comes to, one figure a line with its arithmetic, for the person who approves it."""
     told = {name: value for name, value in manifest.figures.items() if value or name in ("usd", "gpu_hours")}
-    labels = {name: FIGURES[name] for name in told}
+    labels = {name: FIGURES[name].partition(" (")[0] for name in told}
     shown = {name: f"{value:,.2f}" if name in MONEY else f"{value:,.0f}" for name, value in told.items()}
     width, digits = (max(map(len, texts), default=0) for texts in (labels.values(), shown.values()))
     return tuple(
@@ -583,12 +588,34 @@ def _started(entries: Sequence[journal.Entry], key: str) -> float:
 
 
 def _is_result(entry: journal.Entry, manifest: Manifest) -> bool:
-    """A finished measurement of this mode: a rehearsal tells nothing about the real answer."""
+    """A finished measurement of this mode, or results from elsewhere that were read: a rehearsal tells nothing."""
+    if entry.event == "decided":
+        return bool(entry.data.get("results"))
     return (
         entry.event == "finished"
         and entry.data.get("kind") in RESULT_KINDS
         and entry.data.get("mode", manifest.mode) == manifest.mode
     )
+
+
+def results_changed(bundle: Path, read: Mapping[str, str]) -> Iterator[Deviation]:
+    """Files of results from elsewhere that were others when an earlier decision was made. `read` is name -> SHA-256."""
+    before: dict[str, dict[str, str]] = {}
+    for entry in journal.read(bundle) if read else ():
+        for name, sha256 in (entry.data.get("results") or {}).items() if entry.event == "decided" else ():
+            if name in read and sha256 != read[name]:
+                before.setdefault(name, {})[str(sha256)] = str(entry.data.get("verdict"))
+    for name, found in before.items():
+        told = ", ".join(f"{verdict} with SHA-256 {sha256[:12]}" for sha256, verdict in found.items())
+        yield Deviation(
+            kind="results_changed",
+            text=f"results {name} were decided on before with other content: {told}; now they have {read[name][:12]}",
+        )
+
+
+def _step_of(entry: journal.Entry) -> str:
+    """Where a result came from."""
+    return str(entry.data.get("step")) if entry.event == "finished" else ", ".join(sorted(entry.data["results"]))
 
 
 def _unregistered(
@@ -601,7 +628,7 @@ def _unregistered(
         if sha is not None:
             registered.add(sha)
         elif _is_result(entry, manifest) and entry.data.get("lock_sha256") not in registered:
-            before.append(str(entry.data.get("step")))
+            before.append(_step_of(entry))
     if before:
         yield Deviation(
             kind="unregistered",
@@ -618,7 +645,7 @@ def _changed_after_results(bundle: Path, manifest: Manifest, entries: Sequence[j
     for entry in entries:
         sha = entry.data.get("lock_sha256")
         if _is_result(entry, manifest) and isinstance(sha, str) and sha != manifest.lock_sha256:
-            under.setdefault(sha, []).append(str(entry.data.get("step")))
+            under.setdefault(sha, []).append(_step_of(entry))
     for sha, steps in under.items():
         listed = _changes_between(bundle, sha, manifest.lock_sha256)
         reasons = _covered(bundle, entries, sha, manifest.lock_sha256)

@@ -2,7 +2,7 @@
 
 E0707: the chat template does not mark what the assistant says
 Why: an import vanished upstream, and a fallback trained on the full sequence for months. Loss on assistant turns alone
-needs a template with `{% generation %}` marks; the stock one of Qwen2.5, which the source document trains with, has
+needs a template with `{% generation %}` marks; the stock one of Qwen2.5, which the source of issue 147 trains with, has
 none. TRL replaces a template that it recognises word for word by one of its own, so what is trained would depend on
 its version.
 Example:

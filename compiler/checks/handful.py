@@ -1,10 +1,10 @@
 """Thresholds that a few completions decide.
 
 W0756: a threshold is a handful of hits
-Why: the source document wants its marker in more than 5% of 80 completions: five hits or more, so that one completion
-moves the rate by a quarter of the threshold. A level is reported where its threshold means fewer than ten completions
-(or fewer than ten without the thing), a difference of two arms where it means fewer than six. Bounds are not: they move
-with the noise.
+Why: the source of issue 147 wants its marker in more than 5% of 80 completions: five hits or more, so that one
+completion moves the rate by a quarter of the threshold. A level is reported where its threshold means fewer than ten
+completions (or fewer than ten without the thing), a difference of two arms where it means fewer than six. Bounds are
+not: they move with the noise.
 Example:
     sample: {second: {n: 4}}
     analyses: {catching: {metric: caught, arm: treated, method: bootstrap, side: two_sided, alpha: 0.05, resamples: 10000, seed: 1}}
@@ -27,7 +27,7 @@ from epc.compiler.contract.logic import Atom
 from epc.compiler.diagnostics import Diagnostics, Label
 from epc.compiler.resolve import Comparison, Experiment, arms
 from epc.compiler.resolve.context import Context
-from epc.compiler.spec import JudgeMetric, LmEvalMetric
+from epc.compiler.spec import JudgeMetric, PatternMetric
 
 LEVEL_HITS: Final = 10
 """A rate that rests on fewer has a standard error of about a third of itself."""
@@ -84,7 +84,7 @@ def _read(experiment: Experiment, name: str) -> _Read | None:
     spec = experiment.spec
     analysis = spec.analyses.get(name)
     metric = None if analysis is None else spec.metrics.get(analysis.metric)
-    if analysis is None or metric is None or isinstance(metric, LmEvalMetric):
+    if analysis is None or not isinstance(metric, PatternMetric | JudgeMetric):
         return None
     if isinstance(metric, JudgeMetric) and not _rate(experiment, metric):
         return None

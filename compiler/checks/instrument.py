@@ -1,19 +1,19 @@
 """Metrics that are one instrument under two names, and one benchmark that is read in two ways.
 
 E0755: the same measurement under two names
-Why: the source document measures ARC-Challenge with lm-eval and vLLM in its body and with an in-process callback in its
-plan. Written down as two metrics, one instrument looks like two, and its gates like two confirmations. Metrics are compared by what they read: the
-task, value and chat template of a benchmark; the completions and the texts looked for; the completions, the judge
-behind its name, the score and the filter.
+Why: the source of issue 147 measures ARC-Challenge with lm-eval and vLLM in its body and with an in-process callback
+in its plan. Written down as two metrics, one instrument looks like two, and its gates like two confirmations. Metrics
+are compared by what they read: the task, value and chat template of a benchmark; the completions and the texts looked
+for; the completions, the judge behind its name, the score and the filter.
 Example:
     metrics: {quiz_again: {lm_eval: tasks/quiz.yaml, value: acc, chat_template: false, items: 200, better: higher, missing: drop}}
 Fix:
     metrics: {quiz_again: {lm_eval: tasks/quiz.yaml, value: acc_norm, chat_template: false, items: 200, better: higher, missing: drop}}
 
 W0758: gates decide on two readings of one benchmark
-Why: wrapping the questions in the chat template moved an accuracy from .89 to 1.00. Where both readings decide, they can
-contradict each other, and choosing the one that agrees is choosing the winner. One reading decides; the other may be
-a prediction.
+Why: in a trial of epc's own, wrapping the questions in the chat template moved an accuracy from .89 to 1.00. Where
+both readings decide, they can contradict each other, and choosing the one that agrees is choosing the winner. One
+reading decides; the other may be a prediction.
 Example:
     metrics: {wrapped: {lm_eval: tasks/quiz.yaml, value: acc, chat_template: true, items: 200, better: higher, missing: fail}}
     analyses: {base_wrapped: {metric: wrapped, arm: base, method: wilson, side: greater, alpha: 0.05}}
@@ -33,7 +33,7 @@ from epc.compiler.contract.chat import lines
 from epc.compiler.contract.logic import Atom, leaves
 from epc.compiler.diagnostics import Diagnostics, Label
 from epc.compiler.resolve import Comparison, Experiment
-from epc.compiler.spec import JudgeMetric, LmEvalMetric, Metric, PatternMetric
+from epc.compiler.spec import JudgeMetric, LmEvalMetric, Metric, PatternMetric, ResultMetric
 
 SILENT: Final = ("prediction", "descriptive", "follow_up")
 """Roles that decide nothing."""
@@ -62,6 +62,8 @@ def _what(metric: Metric) -> str:
             return "the same texts in the same completions"
         case JudgeMetric():
             return "the same score of the same completions"
+        case ResultMetric():
+            return "the same scores from elsewhere"
         case _:
             assert_never(metric)
 
@@ -78,6 +80,8 @@ def _content(experiment: Experiment, name: str, metric: Metric) -> object:
         case JudgeMetric():
             judge = _judge(experiment, metric.judge)
             return None if judge is None else (metric.of, judge, _comparison(metric.score), _comparison(metric.keep))
+        case ResultMetric():
+            return (metric.results, metric.score)
         case _:
             assert_never(metric)
 

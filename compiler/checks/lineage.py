@@ -1,9 +1,9 @@
 """The plans that a spec cites, compared with it: the consistency check of `lineage:`.
 
 E1411: a cited plan is not there or cannot be read
-Why: a comparison with a parent that nobody can open is a sentence, and no check. The source document compares itself
-with three earlier issues and names them by number only, so that its "same base model, another mechanism" could not be
-tested by anyone. `plan:` is a path relative to the spec, to a spec or to a lock.
+Why: a comparison with a parent that nobody can open is a sentence, and no check. The source of issue 147 compares
+itself with earlier issues and names them by number only, so that nobody who reads it can test what it says of them.
+`plan:` is a path relative to the spec, to a spec or to a lock.
 Example:
     lineage: [{cites: the pilot, relation: parent, note: the same arms, plan: locks/piolt.lock.yaml}]
     --- locks/pilot.lock.yaml
@@ -80,6 +80,7 @@ from typing import TYPE_CHECKING, Final
 
 from epc.compiler.diagnostics import Diagnostics, did_you_mean
 from epc.compiler.resolve import Experiment, resolve
+from epc.compiler.source import entries, is_file, is_folder
 from epc.compiler.spec import Citation
 from epc.compiler.surface import load
 
@@ -118,12 +119,12 @@ def _read(experiment: Experiment, plan: str) -> Registration | tuple[str, str]:
     path, shown = experiment.surface.folder / plan, experiment.surface.shown(plan)
     if Path(plan).is_absolute():
         return f"absolute path: {plan}", "paths are relative to the spec, so that they mean the same elsewhere"
-    if path.is_dir():
+    if is_folder(path):
         return f"{shown} is a folder", f"name the lock in it: {plan.rstrip('/')}/spec.lock.yaml"
-    if not path.is_file():
-        if not path.parent.is_dir():
+    if not is_file(path):
+        if not is_folder(path.parent):
             return f"the cited plan is not there: {shown}", f"the folder {Path(shown).parent.as_posix()} does not exist"
-        names = [entry.name for entry in path.parent.iterdir() if entry.suffix in (".yaml", ".yml")]
+        names = [entry.name for entry in entries(path.parent) if entry.suffix in (".yaml", ".yml")]
         return f"the cited plan is not there: {shown}", did_you_mean(path.name, names)
     if path.name.endswith(".lock.yaml"):
         lock = read_lock(path, shown, texts=True)

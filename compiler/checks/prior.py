@@ -1,10 +1,10 @@
 """The locks of earlier experiments: a name is no identity, and a baseline may exist already.
 
 E1421: a condition has the name of an arm of an earlier experiment and another content
-Why: the source document says that no pinned floor for c6_vanilla_em exists, while a prior run under that very name had
-another data set and learning rate. Two numbers under one name are then taken for one arm. What an arm is made of
-(model, recipe, data, system prompt) is its identity. An arm without training and system prompt is exempt: it is
-whatever base model an experiment has. So is an earlier lock of the same experiment, which `epc amend` is for.
+Why: the source of issue 147 says that no pinned floor for c6_vanilla_em exists, while a prior run under that very
+name had another data set and learning rate. Two numbers under one name are then taken for one arm. What an arm is
+made of (model, recipe, data, system prompt) is its identity. An arm without training and system prompt is exempt: it
+is whatever base model an experiment has. So is an earlier lock of the same experiment, which `epc amend` is for.
 Example:
     locks: locks
     --- locks/first.lock.yaml
@@ -44,8 +44,8 @@ Fix:
     conditions: {attacked: [attack]}
 
 W1423: a data set has the name of one in an earlier experiment and other rows
-Why: 67,000 mixed rows were once trained instead of 6,000, because a file of the expected name held something else. Two
-data sets under one name are how that begins: a sentence such as "trained on insecure_code" is then true of both.
+Why: 67,000 mixed rows were once trained instead of 6,000. With two data sets under one name nobody can tell which of
+them was meant: a sentence such as "trained on insecure_code" is then true of both.
 Example:
     locks: locks
     --- locks/first.lock.yaml
@@ -90,6 +90,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from epc.compiler.diagnostics import Diagnostics, Label, did_you_mean
 from epc.compiler.resolve import Experiment, arms
+from epc.compiler.source import entries, is_file, is_folder
 
 if TYPE_CHECKING:
     from epc.compiler.comparison import Lock, Registration, Unreadable
@@ -122,9 +123,9 @@ def _is_there(experiment: Experiment, sink: Diagnostics, folder: str) -> bool:
     if Path(folder).is_absolute():
         sink.error("E1424", f"absolute path: {folder}", at, help="paths are relative to the spec")
         return False
-    if not path.is_dir():
-        known = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
-        what = "is a file" if path.is_file() else "does not exist"
+    if not is_folder(path):
+        known = [entry.name for entry in entries(path.parent) if is_folder(entry)]
+        what = "is a file" if is_file(path) else "does not exist"
         sink.error(
             "E1424", f"the folder of locks {what}: {experiment.surface.shown(folder)}", at,
             help=did_you_mean(path.name, known) if known else "name the folder that holds the locks of earlier experiments",

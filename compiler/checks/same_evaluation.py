@@ -1,19 +1,19 @@
 """Sample sets that repeat one another.
 
 E0753: the same evaluation under two names
-Why: the source document guards against harm on "benign" prompts, and these turn out to be the headline prompts under the
-same system prompt: one evaluation that is asked twice, so that what looks like a second opinion is the first one with
-other draws. Sample sets are the same when prompts, turns, fillings, system prompt, temperature, top_p and max_tokens
-are; another n or seed makes no other evaluation.
+Why: the source of issue 147 guards against harm on "benign" prompts, and these turn out to be the headline prompts
+under the same system prompt: one evaluation that is asked twice, so that what looks like a second opinion is the
+first one with other draws. Sample sets are the same when prompts, turns, fillings, system prompt, temperature, top_p
+and max_tokens are; another n or seed makes no other evaluation.
 Example:
     sample: {benign: {prompts: heldout, n: 20, system: none, temperature: 1.0, top_p: 1.0, max_tokens: 100, seed: 8}}
 Fix:
     sample: {benign: {prompts: heldout, n: 20, system: You are a helpful assistant., temperature: 1.0, top_p: 1.0, max_tokens: 100, seed: 8}}
 
 W0757: prompts are sampled apart, and fewer times, that a larger set samples already
-Why: the source document looks for its literal marker in ten completions of eight prompts, where the headline holds fifty
-of each: 80 completions, of which more than 5% are five, in place of 400. An analysis reads a part of a sample set with
-`on`, at no cost.
+Why: the source of issue 147 looks for its literal marker in ten completions of eight prompts, where the headline
+holds fifty of each: 80 completions, of which more than 5% are five, in place of 400. An analysis reads a part of a
+sample set with `on`, at no cost.
 Example:
     sample: {few: {prompts: part_a, n: 10, system: none, temperature: 1.0, top_p: 1.0, max_tokens: 100, seed: 9}}
     metrics: {caught: {of: few}}

@@ -1,9 +1,9 @@
 """Whether anything is sampled in the turn that the treatment trains.
 
 W0754: no evaluation samples the turn in which the treatment is trained
-Why: in the source document the reflex is trained in turn 2, after "continue", and every evaluation is a single turn: a
-null would not tell a reflex that was destroyed from one that was never asked for. What counts is the last assistant
-turn of the data that the treated arm alone is trained on; some sample set has to ask for that turn.
+Why: in the source of issue 147 the reflex is trained in turn 2, after "continue", and every evaluation is a single
+turn: a null would not tell a reflex that was destroyed from one that was never asked for. What counts is the last
+assistant turn of the data that the treated arm alone is trained on; some sample set has to ask for that turn.
 Example:
     sample:
       second: {fill: {}, turns: [{user: "{prompt}"}]}
@@ -21,7 +21,7 @@ from typing import Final
 from epc.compiler.contract.logic import Atom, leaves
 from epc.compiler.diagnostics import Diagnostics, Label
 from epc.compiler.resolve import Experiment, arms
-from epc.compiler.spec import LmEvalMetric, TurnsData
+from epc.compiler.spec import JudgeMetric, PatternMetric, TurnsData
 
 UNREAD: Final = ("descriptive", "follow_up")
 """Roles whose contrasts say nothing about what is treatment and what is control."""
@@ -38,7 +38,7 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
             continue
         turn = sum(turn.role == "assistant" for turn in entry.turns)
         metric = spec.metrics[spec.analyses[analysis].metric]
-        if turn < 2 or turn in sampled or isinstance(metric, LmEvalMetric) or metric.of not in spec.sample:
+        if turn < 2 or turn in sampled or not isinstance(metric, PatternMetric | JudgeMetric) or metric.of not in spec.sample:
             continue
         reported.add(data)
         before = entry.turns[-2].text if entry.turns[-2].role == "user" else ""

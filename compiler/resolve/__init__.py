@@ -50,6 +50,7 @@ def resolve(surface: Surface, sink: Diagnostics) -> Experiment:
     conversations(context)
     for name, judge in surface.spec.judges.items():
         read_file(context, judge.rubric, context.at("judges", name, "rubric"))
+    names.results(context)
     tasks = resolve_metrics(context)
     names.analyses(context)
     gates = gate_predicates(context)

@@ -8,7 +8,7 @@ from typing import cast
 
 from epc.compiler.contract.logic import Operator
 
-_COMPARISON = re.compile(r"([a-z][a-z0-9_]*)(?:\s*(<=|<|>=|>|==|!=)\s*(-?\d+))?")
+_COMPARISON = re.compile(r"([a-z][a-z0-9_]*)(?:\s*(<=|<|>=|>|==|!=)\s*(-?\d{1,18}))?")
 
 
 @dataclass(frozen=True, kw_only=True)

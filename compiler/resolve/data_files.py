@@ -34,7 +34,7 @@ from epc.compiler.diagnostics import Span
 from epc.compiler.resolve.context import Context
 from epc.compiler.resolve.experiment import BuiltData
 from epc.compiler.resolve.files import other_hash, relative
-from epc.compiler.source import read_text
+from epc.compiler.source import is_file, read_text
 from epc.compiler.spec import FileData
 
 
@@ -50,9 +50,9 @@ def file_data(context: Context, name: str, entry: FileData) -> BuiltData | None:
         context.pending.append(
             Pending(name=f"data.{name}", kind="external", file=entry.file, source=entry.source or "")
         )
-    if pending and not path.is_file():
+    if pending and not is_file(path):
         return _stand_in(context, name, entry)
-    if not path.is_file():
+    if not is_file(path):
         read_text(path, shown, context.sink, at=at)
         return None
     actual = sha256_file(path)
@@ -82,7 +82,7 @@ def _stand_in(context: Context, name: str, entry: FileData) -> BuiltData | None:
     path = context.surface.folder / entry.stand_in
     if not relative(context, entry.stand_in, context.at("data", name, "stand_in")):
         return None
-    if not path.is_file():
+    if not is_file(path):
         read_text(path, shown, context.sink, at=context.at("data", name, "stand_in"))
         return None
     rows = _rows(context, path, shown, context.at("data", name, "stand_in"))

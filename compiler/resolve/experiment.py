@@ -45,15 +45,26 @@ class BuiltData:
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]], sha256: str | None, *, more: int = 0) -> BuiltData:
         """Facts of rows; `more` characters are added to each, for text that is still to be generated."""
-        lengths = [more + sum(len(message["content"]) for message in row["messages"]) for row in rows]
-        questions = {message["content"] for row in rows for message in row["messages"] if message["role"] == "user"}
+        lengths: list[int] = []
+        questions: set[str] = set()
+        most = 0
+        for row in rows:
+            length, assistant = more, 0
+            for message in row["messages"]:
+                content, role = message["content"], message["role"]
+                length += len(content)
+                assistant += role == "assistant"
+                if role == "user":
+                    questions.add(content)
+            lengths.append(length)
+            most = max(most, assistant)
         return cls(
             rows=len(rows),
             sha256=sha256,
             user_turns=tuple(sorted(questions)),
             characters=sum(lengths),
             longest=max(lengths, default=0),
-            assistant_turns=max((sum(m["role"] == "assistant" for m in row["messages"]) for row in rows), default=0),
+            assistant_turns=most,
         )
 
 

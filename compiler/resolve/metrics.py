@@ -39,7 +39,7 @@ from epc.compiler.resolve.files import read_file
 from epc.compiler.resolve.names import known
 from epc.compiler.resolve.tasks import task
 from epc.compiler.source import PathKey
-from epc.compiler.spec import JudgeMetric, LmEvalMetric, PatternMetric
+from epc.compiler.spec import JudgeMetric, LmEvalMetric, PatternMetric, ResultMetric
 
 
 def resolve_metrics(context: Context) -> dict[str, Task]:
@@ -60,6 +60,8 @@ def resolve_metrics(context: Context) -> dict[str, Task]:
                 found = task(context, name, metric)
                 if found is not None:
                     tasks[name] = found
+            case ResultMetric():
+                known(context, "results", metric.results, context.at("metrics", name, "results"))
             case _:
                 assert_never(metric)
     return tasks

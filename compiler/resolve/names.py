@@ -1,7 +1,7 @@
 """Names that a spec refers to, and the entries that declare them.
 
 E0301: a condition that is not declared
-Why: In the source of the first experiment gates name `base`, which its list of conditions does not have, and the control
+Why: In the source of issue 147 gates name `base`, which its list of conditions does not have, and the control
 is c6_vanilla in one place and c6_vanilla_em in another. Whoever runs that has to guess which model was meant.
 Example:
     analyses: {gap: {contrast: treated - attack}}      # a recipe, not an arm
@@ -25,7 +25,7 @@ Fix:
     train: {attack: {data: bad_only}}
 
 E0304: a prompt set that is not declared
-Why: The prompts are the units of every test. The source of the first experiment counts 40 of them in one place and 48 in
+Why: The prompts are the units of every test. The source of issue 147 counts 40 of them in one place and 48 in
 another; a name that stands for one declared and counted set cannot drift like that.
 Example:
     sample: {first: {prompts: held_out}}
@@ -77,6 +77,16 @@ Example:
     metrics: {refusals: {judge: claude}}
 Fix:
     metrics: {refusals: {judge: grader}}
+
+E1601: results that are not declared
+Why: A metric of results from elsewhere is a column of one declared file. Without the entry nobody could say which file
+was decided on, nor hold it to a hash.
+Example:
+    results: {own: {file: data/own.csv, format: csv, mapping: {unit: item, condition: arm}}}
+    metrics: {refusals: {of: null, judge: null, results: owns, score: refused, scale: [0, 1], unit: prompt}}
+Fix:
+    results: {own: {file: data/own.csv, format: csv, mapping: {unit: item, condition: arm}}}
+    metrics: {refusals: {of: null, judge: null, results: own, score: refused, scale: [0, 1], unit: prompt}}
 """
 
 from __future__ import annotations
@@ -86,6 +96,7 @@ from typing import Final
 from epc.compiler.diagnostics import Span, did_you_mean
 from epc.compiler.resolve.context import Context
 from epc.compiler.resolve.experiment import arms
+from epc.compiler.resolve.files import relative
 from epc.compiler.source import PathKey
 
 _UNKNOWN: Final = {
@@ -99,6 +110,7 @@ _UNKNOWN: Final = {
     "gates": ("E0309", "gate"),
     "generate": ("E0311", "generated text"),
     "judges": ("E0316", "judge"),
+    "results": ("E1601", "results"),
 }
 """Section -> the code of a name that it does not declare, and what such a name is of."""
 
@@ -125,6 +137,16 @@ def conditions(context: Context) -> None:
         for index, phase in enumerate(context.spec.phases(name)):
             path: PathKey = ("conditions", name, "phases", index)
             known(context, "train", phase, context.at(*(path if path in spans else (*path[:2], index))))
+
+
+def results(context: Context) -> None:
+    """Arms that results from elsewhere name, and the paths of their files: the files are read when it is decided."""
+    for name, entry in context.spec.results.items():
+        relative(context, entry.file, context.at("results", name, "file"))
+        if entry.condition is not None:
+            known(context, "conditions", entry.condition, context.at("results", name, "condition"))
+        for theirs, arm in entry.conditions.items():
+            known(context, "conditions", arm, context.at("results", name, "conditions", theirs))
 
 
 def analyses(context: Context) -> None:

@@ -1,7 +1,7 @@
 """Prompt sets: files, inline lists, somebody else's files, unions.
 
 E0319: a union of unions
-Why: The source of the first experiment adds 8 and 44 prompts and gets 48. A union is only as clear as its parts, so they
+Why: The source of issue 147 adds 8 and 44 prompts and gets 48. A union is only as clear as its parts, so they
 are listed one by one, each with its own count.
 Example:
     prompts:
@@ -33,6 +33,7 @@ from epc.compiler.resolve.context import Context
 from epc.compiler.resolve.experiment import InputFile, Prompts
 from epc.compiler.resolve.files import other_hash, read_file
 from epc.compiler.resolve.names import known
+from epc.compiler.source import is_file
 from epc.compiler.spec import PromptSet
 
 
@@ -82,7 +83,7 @@ def _file(context: Context, name: str, entry: PromptSet) -> InputFile | None:
             other_hash(context, shown, ("prompts", name, "external", "sha256"), external.sha256, actual)
         return file
     context.pending.append(Pending(name=f"prompts.{name}", kind="external", file=external.file, source=external.source))
-    if path.is_file():
+    if is_file(path):
         return read_file(context, external.file, place)
     if entry.stand_in is None:
         context.sink.error(

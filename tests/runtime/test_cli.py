@@ -179,8 +179,8 @@ def test_approve_shows_what_it_approves(project: Path, capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     assert out.startswith("quickstart: Does a catch-and-reset reflex survive")
     lines = {line.split("  ")[1].strip(): line for line in out.splitlines()[1:-1]}
-    assert lines["dollars"].endswith("133.20  24,000 x $0.00555")
-    assert "24,000" in lines["judge calls"]
+    assert lines["dollars for judges, at most"].endswith("133.20  24,000 x $0.00555")
+    assert "24,000" in lines["judge calls, retries not counted"]
     assert "completions" in lines
     assert out.splitlines()[-1].startswith("approved: ")
 

@@ -418,8 +418,8 @@ def test_the_cost_is_shown_before_anything_is_dispatched(toy: Any) -> None:
     with pytest.raises(Fault, match="R0704"):
         engine.run(toy.root, cores=2, console=console)
     said = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "judge calls  24,000" in said
-    assert "dollars      133.20  24,000 x $0.00555" in said
+    assert "judge calls, retries not counted  24,000" in said
+    assert "dollars for judges, at most       133.20  24,000 x $0.00555" in said
     assert toy.ran() == []
     assert not (toy.root / "store").exists()
     registration.approve(toy.root, toy.manifest)

@@ -395,14 +395,14 @@ def test_history_is_found_by_hash(tmp_path: Path) -> None:
     ("figures", "expected"),
     [
         ({}, ()),
-        ({"usd": 0.0, "gpu_hours": 0.0, "judge_calls": 0.0}, ("dollars    0.00", "GPU-hours  0.00")),
+        ({"usd": 0.0, "gpu_hours": 0.0, "judge_calls": 0.0}, ("dollars for judges, at most    0.00", "GPU-hours on one H100 or H200  0.00")),
         (
             {"completions": 24000.0, "judge_calls": 24000.0, "gpu_hours": 2.5, "usd": 133.204},
             (
-                "completions  24,000  6 arms x 4,000",
-                "judge calls  24,000",
-                "GPU-hours      2.50",
-                "dollars      133.20  24,000 x $0.00555",
+                "completions                       24,000  6 arms x 4,000",
+                "judge calls, retries not counted  24,000",
+                "GPU-hours on one H100 or H200       2.50",
+                "dollars for judges, at most       133.20  24,000 x $0.00555",
             ),
         ),
     ],

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from epc.compiler.contract.manifest import Side
 from epc.runtime.statistics.estimate import FIXED_POINT_NOTE, Estimate, Lattice, exact, interval_tail, percent, tidy
-from epc.runtime.statistics.paired_bootstrap import percentile_bounds
-from epc.runtime.statistics.resampling import as_float, count_matrix, weighted_sums
+from epc.runtime.statistics.resamples import Resamples, resampled_sums
+from epc.runtime.statistics.resampling import Quantiles, as_float
 
 
 def bootstrap(
@@ -25,14 +25,15 @@ def bootstrap(
     seed: int,
     scale: tuple[float, float],
     interval: float | None = None,
+    shared: Resamples | None = None,
 ) -> Estimate:
     """Level of one arm from its unit means in the order of the units' names. It has bounds and no p.
 
     `scale` is that of the metric, `interval` the registered level of the displayed interval, None for the
-    one that pairs with the bounds.
+    one that pairs with the bounds. `shared` holds the draws of a decision and changes no result.
     """
-    (sums,) = weighted_sums(count_matrix(seed, values.n, resamples), [values.numerators])
-    bounds = percentile_bounds(as_float(sums) / (values.n * values.denominator), ends=scale)
+    (sums,) = resampled_sums(seed, resamples, [values.numerators], shared=shared)
+    bounds = Quantiles(as_float(sums), scale, values.n * values.denominator)
     level = exact(alpha)
     tail = interval_tail(side, level, interval)
     return Estimate(

@@ -8,9 +8,11 @@ digits), which removes the last bits where two correct platforms may differ.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import assert_never
 
 from epc.compiler.contract.manifest import Side
@@ -46,11 +48,16 @@ class Lattice:
     def n(self) -> int:
         return len(self.numerators)
 
-    @property
+    @cached_property
+    def counts(self) -> Counter[int]:
+        """How many values have each numerator."""
+        return Counter(self.numerators)
+
+    @cached_property
     def total(self) -> int:
         return sum(self.numerators)
 
-    @property
+    @cached_property
     def mean(self) -> Fraction:
         """Of the numerators: what resampled means are compared with."""
         return Fraction(self.total, self.n * self.denominator)
@@ -60,27 +67,35 @@ class Lattice:
         """Mean of the values themselves, exact: what a threshold is compared with."""
         return self.mean if self.unrounded_mean is None else self.unrounded_mean
 
-    @property
+    @cached_property
     def scatter(self) -> int:
         """n sum x^2 - (sum x)^2 of the numerators: n (n - 1) denominator^2 times the sample variance."""
-        return self.n * sum(x * x for x in self.numerators) - self.total**2
+        return self.n * sum(m * x * x for x, m in self.counts.items()) - self.total**2
+
+    @cached_property
+    def cubes(self) -> int:
+        """sum (n x - sum x)^3 over the numerators: n^4 denominator^3 times the third central moment."""
+        n, total = self.n, self.total
+        return sum(m * (n * x - total) ** 3 for x, m in self.counts.items())
+
+    @cached_property
+    def largest(self) -> int:
+        """Of the numerators' magnitudes."""
+        return max(abs(x) for x in self.counts)
 
     @property
     def sd(self) -> float | None:
         """Sample standard deviation (n - 1), None below two values."""
         if self.n < 2:
             return None
-        return tidy(math.sqrt(Fraction(self.scatter, self.n * (self.n - 1) * self.denominator**2)))
+        return tidy(math.sqrt(self.scatter / (self.n * (self.n - 1) * self.denominator**2)))
 
     @property
     def skewness(self) -> float | None:
         """Moment skewness g1 = m3 / m2^1.5, None where the values do not vary."""
         if self.scatter == 0:
             return None
-        centred = [self.n * x - self.total for x in self.numerators]
-        m2 = Fraction(sum(x**2 for x in centred), self.n)
-        m3 = Fraction(sum(x**3 for x in centred), self.n)
-        return tidy(math.copysign(math.sqrt(m3**2 / m2**3), m3))
+        return tidy(math.copysign(math.sqrt(self.cubes**2 / (self.n**2 * self.scatter**3)), self.cubes))
 
 
 def on_lattice(values: Sequence[Fraction]) -> Lattice:
@@ -141,6 +156,19 @@ def interval_tail(side: Side, alpha: Fraction, interval: float | None) -> Fracti
     return display_tail(side, alpha) if interval is None else (1 - exact(interval)) / 2
 
 
+def against(side: Side, margin: Fraction) -> Fraction:
+    """The value that a test of non-inferiority rejects: -margin where higher is better, margin where lower is."""
+    match side:
+        case "greater":
+            return -margin
+        case "less":
+            return margin
+        case "two_sided":
+            raise InapplicableError("non-inferiority has one side: the one on which the treatment may not be worse")
+        case _:
+            assert_never(side)
+
+
 def p_of(side: Side, greater: Fraction, less: Fraction) -> Fraction:
     """The p-value of a side; two-sided is twice the smaller one, at most 1."""
     match side:
@@ -198,7 +226,7 @@ class Bounds:
 
 def assemble(
     *,
-    differences: Lattice,
+    differences: Lattice | None,
     side: Side,
     alpha: float,
     interval: float | None,
@@ -208,14 +236,20 @@ def assemble(
     definition: str,
     inverts: bool = True,
     percentile: Bounds | None = None,
+    estimate: Fraction | None = None,
 ) -> Estimate:
-    """The estimate of a paired contrast from its p and its bounds.
+    """The estimate of a contrast from its p and its bounds.
 
     `limit` is hi - lo of the metric's scale: differences lie in [-limit, limit], and bounds are
     clipped to it, since values outside are impossible. `inverts` is False where the bounds are wider
     than the test implies. `interval` is the registered level of the displayed interval, None for the
     one that pairs with the test; `percentile` gives its ends where they are not those of `bounds`.
+    `estimate` is what delta is where it is not the mean of the differences; where the arms are not
+    paired there are none, and it must be given.
     """
+    if estimate is None:
+        assert differences is not None
+        estimate = differences.estimate
     level = exact(alpha)
     paired = 1 - 2 * display_tail(side, level)
     shown = paired if interval is None else exact(interval)
@@ -228,7 +262,7 @@ def assemble(
     said = shown_text(paired, None if interval is None else shown, own=display is bounds, inverts=inverts)
     return Estimate(
         statistics={
-            "delta": tidy(float(differences.estimate)),
+            "delta": tidy(float(estimate)),
             "p": float(p),
             "reject": float((exact(p) if isinstance(p, float) else p) < level),
             "lower": clipped(bounds.low(level)),
@@ -238,9 +272,10 @@ def assemble(
         },
         ci_level=float(shown),
         definition=f"{definition} reject is p < {float(level):g}. lower and upper are one-sided bounds at"
-        f" {percent(1 - level)}; {said}." + (FIXED_POINT_NOTE if differences.rounded else ""),
-        sd=differences.sd,
-        skewness=differences.skewness,
+        f" {percent(1 - level)}; {said}."
+        + (FIXED_POINT_NOTE if differences is not None and differences.rounded else ""),
+        sd=differences.sd if differences is not None else None,
+        skewness=differences.skewness if differences is not None else None,
     )
 
 

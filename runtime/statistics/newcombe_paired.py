@@ -25,10 +25,8 @@ from typing import assert_never
 
 from epc.compiler.contract.manifest import Side
 from epc.runtime.statistics.estimate import Bounds, Estimate, assemble, on_lattice, side_text, significant
+from epc.runtime.statistics.proportions import meeting_level
 from epc.runtime.statistics.wilson import binary, normal_quantile, score_limits
-
-_FAR = 38.0
-"""A normal quantile whose tail is below the smallest positive float64 of full precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,21 +77,19 @@ class PairedTable:
             neither=self.neither,
         )
 
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(
+            low=lambda tail: self.lower(normal_quantile(tail)), high=lambda tail: self.upper(normal_quantile(tail))
+        )
+
     def p_greater(self) -> float:
         """One-sided p of theta > 0: the tail mass at which `lower` meets 0."""
         if self.treatment_only == self.control_only:
             return 0.5
         if self.treatment_only < self.control_only:
             return 1 - self.mirrored().p_greater()
-        inside, outside = 0.0, _FAR  # lower(inside) > 0 >= lower(outside)
-        if self.lower(outside) > 0:
-            return math.erfc(outside / math.sqrt(2)) / 2
-        while (middle := (inside + outside) / 2) not in (inside, outside):
-            if self.lower(middle) > 0:
-                inside = middle
-            else:
-                outside = middle
-        return math.erfc(outside / math.sqrt(2)) / 2
+        return meeting_level(self.lower)
 
 
 def _hypotenuse(x: float, y: float, correlation: float) -> float:
@@ -141,10 +137,7 @@ def newcombe_paired(
         alpha=alpha,
         interval=interval,
         p=significant(p),
-        bounds=Bounds(
-            low=lambda tail: table.lower(normal_quantile(tail)),
-            high=lambda tail: table.upper(normal_quantile(tail)),
-        ),
+        bounds=table.bounds,
         limit=1.0,
         definition=(
             f"Newcombe's interval for paired proportions, method 10 (Newcombe 1998, Statistics in Medicine 17:"

@@ -30,10 +30,9 @@ from epc.runtime.statistics.estimate import (
     Lattice,
     assemble,
     p_of,
-    rank,
     side_text,
 )
-from epc.runtime.statistics.resampling import as_float, order_statistic, sign_matrix, weighted_sums
+from epc.runtime.statistics.resampling import Quantiles, as_float, sign_matrix, weighted_sums
 
 EXACT_UNITS = 20
 """Up to here all sign patterns are enumerated."""
@@ -72,19 +71,10 @@ def sign_flip(
     greater = Fraction(1 + int(np.count_nonzero(sums <= 0)), draws + 1)
     less = Fraction(1 + int(np.count_nonzero(sums >= 0)), draws + 1)
     means = as_float(sums) / np.where(empty, 1.0, as_float(sizes) * differences.denominator)
-    for_low, for_high = np.where(empty, -np.inf, means), np.where(empty, np.inf, means)
-
-    def low(tail: Fraction) -> float:
-        k = rank(draws, tail)
-        return -limit if k == 0 else order_statistic(for_low, k)
-
-    def high(tail: Fraction) -> float:
-        k = rank(draws, tail)
-        return limit if k == 0 else order_statistic(for_high, draws + 1 - k)
-
+    for_low, for_high = (Quantiles(np.where(empty, end, means), (-limit, limit)) for end in (-np.inf, np.inf))
     return assemble(
         differences=differences, side=side, alpha=alpha, interval=interval, limit=limit, p=p_of(side, greater, less),
-        bounds=Bounds(low=low, high=high),
+        bounds=Bounds(low=for_low.low, high=for_high.high),
         definition=f"Sign-flip test of the mean over {n} units, {how} (Fisher 1935, section 21); {side_text(side)}.",
     )  # fmt: skip
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
+from epc.compiler.contract.canonical import sha256_file
 from epc.compiler.contract.manifest import MANIFEST_SCHEMA_VERSION, Manifest, Step
 from epc.runtime.errors import Fault
 
@@ -59,3 +62,19 @@ def piece(bundle: Path, key: str) -> Path:
 def store(bundle: Path, step: Step) -> Path:
     """Where a finished step's outputs lie."""
     return bundle / "store" / step.key
+
+
+def with_input(bundle: Path, metric: Mapping[str, Any]) -> dict[str, Any]:
+    """A pattern metric of a recipe, whose file is named by its hash, with the path of that file in the bundle.
+
+    Raises Fault R0547 where no input has that hash.
+    """
+    if "contains_any" not in metric:
+        return dict(metric)
+    for file in sorted((bundle / "inputs").rglob("*")):
+        if file.is_file() and sha256_file(file) == metric["contains_any"]:
+            return {**metric, "contains_any": file.relative_to(bundle).as_posix()}
+    raise Fault(
+        "R0547", str(bundle / "inputs"), f"no input has SHA-256 {metric['contains_any'][:16]}, which {metric['name']} reads",
+        "compile the registered spec again: it writes the inputs",
+    )  # fmt: skip

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from epc.compiler.contract.canonical import canonical_json, sha256_text
 from epc.runtime.errors import Fault
 
-Event = Literal["registered", "approved", "started", "finished", "failed", "amended", "frozen", "decided"]
+Event = Literal["registered", "approved", "started", "finished", "failed", "amended", "frozen", "looked", "decided"]
 GENESIS = "0" * 64
 REMEDY = "restore the journal from version control or a backup; results stay valid, their history does not"
 

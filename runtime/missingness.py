@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Final, Literal
 
 from epc.compiler.contract.decision import AnalysisResult
 from epc.compiler.contract.logic import Atom, leaves
@@ -13,6 +13,7 @@ from epc.compiler.contract.manifest import Analysis, Design, Metric
 from epc.runtime.estimates import analysis_result, incomplete
 from epc.runtime.gates import Evaluated
 from epc.runtime.measurements import Measurements
+from epc.runtime.statistics import Resamples
 from epc.runtime.statistics.fisher import fisher_two_sided
 from epc.runtime.switches import Evaluation, evaluate_design, variants_of
 from epc.runtime.verdict import DECIDING, label_of
@@ -24,8 +25,12 @@ DIFFERENTIAL_GAP = Fraction(2, 100)
 """... and they are at least this far apart: with thousands of completions a harmless gap has a small p too."""
 
 
+SCORED_BY_OTHERS: Final = ("judge", "results")
+"""Kinds of metric whose scores may be missing although there is a completion."""
+
+
 def judged_gates(design: Design, measurements: Measurements) -> Iterator[Evaluated]:
-    """The gates that a design with judged metrics gets."""
+    """The gates that a design gets whose scores come from a judge or from elsewhere."""
     metrics = [metric for metric in design.metrics if metric.kind == "judge"]
     if metrics:
         yield _judge_missing(design, metrics, measurements)
@@ -105,17 +110,20 @@ def _judge_missing(design: Design, metrics: Sequence[Metric], measurements: Meas
 
 
 def _contrasts(design: Design) -> Iterator[tuple[Metric, str, str]]:
-    """(metric, treatment, control) of judged contrasts that the decision reads, each judge and sample set once."""
+    """(metric, treatment, control) of contrasts that the decision reads, each judge and sample set once.
+
+    Of scores from elsewhere each metric is one: nobody says which of them were made together.
+    """
     metrics = {metric.name: metric for metric in design.metrics}
     read = read_by_the_decision(design)
-    seen: set[tuple[str | None, str, str, str]] = set()
+    seen: set[tuple[str, str, str, str]] = set()
     for analysis in design.analyses:
         metric = metrics[analysis.metric]
-        if analysis.contrast is None or metric.kind != "judge" or analysis not in read:
+        if analysis.contrast is None or metric.kind not in SCORED_BY_OTHERS or analysis not in read:
             continue
         arms = (analysis.contrast.treatment, analysis.contrast.control)
-        if (metric.judge, metric.source, *arms) not in seen:
-            seen.add((metric.judge, metric.source, *arms))
+        if (metric.judge or metric.name, metric.source, *arms) not in seen:
+            seen.add((metric.judge or metric.name, metric.source, *arms))
             yield metric, *arms
 
 
@@ -133,7 +141,7 @@ def _differential_missingness(
     alike: list[str] = []
     unknown: list[str] = []
     for metric, treatment, control in contrasts:
-        where = f"{metric.judge} on {metric.source}"
+        where = f"{metric.judge or metric.name} on {metric.source}"
         one, other = (_missing(metric, arm, measurements) for arm in (treatment, control))
         if one is None or other is None:
             absent = " and ".join(arm for arm, found in ((treatment, one), (control, other)) if found is None)
@@ -150,42 +158,59 @@ def _differential_missingness(
         name="epc.differential_missingness", role="validity", built_in=True,
         text="what is missing does not depend on the arm", truth=False if differ else None if unknown else True,
         detail="; ".join(differ or unknown or alike)
-        or f"no score is missing in {count(len(contrasts), 'judged contrast')} that the decision reads",
+        or f"no score is missing in {count(len(contrasts), 'scored contrast')} that the decision reads",
     )  # fmt: skip
 
 
 Corner = Literal["treatment low and control high", "treatment high and control low"]
+CORNER_GATE: Final = "epc.missing_corners"
 CORNERS: tuple[Corner, Corner] = ("treatment low and control high", "treatment high and control low")
 
 
-def compute(design: Design, measurements: Measurements) -> tuple[AnalysisResult, ...]:
-    """Every analysis as registered; one that a switch governs in both variants."""
+def compute(design: Design, measurements: Measurements, shared: Resamples | None = None) -> tuple[AnalysisResult, ...]:
+    """Every analysis as registered; one that a switch governs in both variants. `shared` holds the draws."""
     return tuple(
-        analysis_result(design, analysis, measurements, variant=variant)
+        analysis_result(design, analysis, measurements, variant=variant, shared=shared)
         for analysis in design.analyses
         for variant in variants_of(analysis, design)
     )
 
 
-def missing_corners(design: Design, measurements: Measurements, observed: Evaluation) -> Iterator[Evaluated]:
-    """Where missing scores were dropped: does the design say the same whatever they were?
+@dataclass(frozen=True, kw_only=True)
+class Corners:
+    """What the decision reads at both extremes of the missing scores that were dropped."""
 
-    Recomputed at the corners: every missing score of a treatment at the bottom of the scale and of a control
-    at the top, and the reverse. What a switch reads goes through the same two corners on its own, since a
-    missing completion may have been one that the filter drops, and the switch is evaluated again at each. The
-    gate exists only when an analysis that the decision reads dropped something.
+    dropped: tuple[Analysis, ...]
+    """Analyses that the decision reads and that dropped something."""
+    at: Mapping[Corner, Mapping[str, AnalysisResult]]
+    """Every analysis by name, those that dropped something recomputed."""
+
+
+def corners_of(
+    design: Design, measurements: Measurements, observed: Evaluation, shared: Resamples | None = None
+) -> Corners | None:
+    """Every missing score of a treatment at the bottom of the scale and of a control at the top, and the reverse.
+
+    None where no analysis that the decision reads dropped something.
     """
     metrics = {metric.name: metric for metric in design.metrics}
-    holes = [
+    dropped = tuple(
         analysis
-        for analysis in design.analyses
+        for analysis in read_by_the_decision(design)
         if metrics[analysis.metric].missing == "drop" and incomplete(design, analysis, measurements)
-    ]
-    read = read_by_the_decision(design)
-    dropped = [analysis.name for analysis in holes if analysis in read]
+    )
     if not dropped:
-        return
-    at = {corner: _filled(design, measurements, holes, corner, observed) for corner in CORNERS}
+        return None
+    at = {corner: _filled(design, measurements, dropped, corner, observed, shared) for corner in CORNERS}
+    return Corners(dropped=dropped, at=at)
+
+
+def corner_gate(design: Design, corners: Corners, observed: Evaluation) -> Evaluated:
+    """Where missing scores were dropped: does the design say the same whatever they were?
+
+    What a switch reads goes through the two corners on its own, since a missing completion may have been one that
+    the filter drops, and the switch is evaluated again at each.
+    """
     switching = {
         leaf.analysis
         for gate in design.gates
@@ -193,27 +218,29 @@ def missing_corners(design: Design, measurements: Measurements, observed: Evalua
         for leaf in leaves(gate.predicate)
         if isinstance(leaf, Atom)
     }
-    switch_has_holes = any(analysis.name in switching for analysis in holes)
+    switch_has_holes = any(analysis.name in switching for analysis in corners.dropped)
     label = label_of(design.verdicts, observed.readings)
     told: dict[tuple[str, str], None] = {}
     for corner in CORNERS:
         for of_switch in CORNERS if switch_has_holes else (corner,):
-            results = [at[of_switch if name in switching else corner][name] for name in at[corner]]
+            at = corners.at[corner]
+            results = [corners.at[of_switch if name in switching else corner][name] for name in at]
             readings = evaluate_design(design, results).readings
             said = " or ".join(reading.said for reading in readings)
             told[label_of(design.verdicts, readings), corner + (f" and {said}" if said else "")] = None
-    yield Evaluated(
-        name="epc.missing_corners", role="validity", built_in=True,
-        truth=all(other == label for other, _ in told),
+    names = ", ".join(analysis.name for analysis in corners.dropped)
+    return Evaluated(
+        name=CORNER_GATE, role="validity", built_in=True, truth=all(other == label for other, _ in told),
         text="the verdict is the same at both extremes of the missing scores",
-        detail=f"missing scores were dropped in {', '.join(dropped)}: {label} without them, "
+        detail=f"missing scores were dropped in {names}: {label} without them, "
         + ", ".join(f"{other} with {corner}" for other, corner in told),
     )  # fmt: skip
 
 
 def _filled(
-    design: Design, measurements: Measurements, holes: Sequence[Analysis], corner: Corner, observed: Evaluation
-) -> Mapping[str, AnalysisResult]:
+    design: Design, measurements: Measurements, holes: Sequence[Analysis], corner: Corner, observed: Evaluation,
+    shared: Resamples | None,
+) -> Mapping[str, AnalysisResult]:  # fmt: skip
     """Every analysis by name, those with holes at a corner."""
     metrics = {metric.name: metric for metric in design.metrics}
     found: dict[str, AnalysisResult] = {}
@@ -223,7 +250,7 @@ def _filled(
         for variant in variants_of(analysis, design):
             name = analysis.name if variant is None else f"{analysis.name}.{variant}"
             if analysis in holes:
-                found[name] = analysis_result(design, analysis, measurements, fills, variant=variant)
+                found[name] = analysis_result(design, analysis, measurements, fills, variant=variant, shared=shared)
             else:
                 found[name] = observed.results[name]
     return found

@@ -225,7 +225,7 @@ class Step:
         # record, while one it knows too early is only run, and journalled, again.
         journal.append(
             self.bundle, "finished", step=self.plan.id, kind=self.plan.kind, key=self.plan.key, seconds=seconds,
-            mode=self.manifest.mode, lock_sha256=self.manifest.lock_sha256,
+            mode=self.manifest.mode, lock_sha256=self.manifest.lock_sha256, record=sha256_file(self.out / RECORD),
         )  # fmt: skip
         self.out.rename(self.final)
         (self.final / RUNNING).unlink()

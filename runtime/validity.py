@@ -67,7 +67,7 @@ def _recorded(
     )  # fmt: skip
 
 
-def _recorded_files(bundle: Path, step: Step, record: FinishRecord) -> Iterator[tuple[str, Path, str]]:
+def recorded_files(bundle: Path, step: Step, record: FinishRecord) -> Iterator[tuple[str, Path, str]]:
     """(label, file, SHA-256) of what a step wrote: its own folder, and the pieces that its index lists."""
     for name, expected in sorted(record.outputs.items()):
         yield f"{step.id}/{name}", bundles.store(bundle, step) / name, expected
@@ -85,7 +85,7 @@ def outputs_intact(bundle: Path, manifest: Manifest, records: Mapping[str, Finis
     hashed = 0
     for step in manifest.steps:
         record = records[step.id]
-        for label, file, expected in _recorded_files(bundle, step, record) if record is not None else ():
+        for label, file, expected in recorded_files(bundle, step, record) if record is not None else ():
             try:
                 if file.stat().st_size > HASHED_BYTES:
                     skipped.append(label)

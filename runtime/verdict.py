@@ -36,11 +36,11 @@ class Reading:
 
 def label_of(rules: Sequence[VerdictRule], readings: Sequence[Reading]) -> str:
     """The verdict's label under the one rule for unknowns."""
-    labels = {label for reading in readings for label in _labels(rules, reading)}
+    labels = {label for reading in readings for label in labels_of(rules, reading)}
     return labels.pop() if len(labels) == 1 else INVALID
 
 
-def _labels(rules: Sequence[VerdictRule], reading: Reading) -> list[str]:
+def labels_of(rules: Sequence[VerdictRule], reading: Reading) -> list[str]:
     """Labels that one reading allows, in the order of the table."""
     if any(gate.role == "validity" and gate.truth is not True for gate in reading.gates):
         return [INVALID]
@@ -145,7 +145,7 @@ def verdict_of(
 
 def _would_be(rules: Sequence[VerdictRule], readings: Sequence[Reading]) -> str:
     """`KILL or SUCCESS`, or what each answer of an unknown switch allows where they differ."""
-    allowed = [" or ".join(_labels(rules, reading)) for reading in readings]
+    allowed = [" or ".join(labels_of(rules, reading)) for reading in readings]
     if len(set(allowed)) == 1:
         return allowed[0]
     return ", ".join(f"{labels} with {reading.said}" for labels, reading in zip(allowed, readings, strict=True))

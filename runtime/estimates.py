@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from statistics import median
 from typing import assert_never
 
 from epc.compiler.contract.decision import AnalysisResult, ArmCounts, ArmSummary, Slice, Threshold
 from epc.compiler.contract.logic import Atom, leaves
-from epc.compiler.contract.manifest import Analysis, Design, Metric
+from epc.compiler.contract.manifest import Analysis, Design, Metric, Side
 from epc.runtime.measurements import Cells, Measurements, Unit
-from epc.runtime.statistics import Estimate, InapplicableError, analyse, interval_tail
+from epc.runtime.statistics import (
+    NESTED,
+    UNPAIRED,
+    Estimate,
+    InapplicableError,
+    Nested,
+    Resamples,
+    analyse,
+    interval_tail,
+)
+from epc.runtime.statistics.cluster_bootstrap import Group
 from epc.runtime.statistics.estimate import exact
 from epc.runtime.wording import count
 
@@ -24,7 +35,7 @@ def arms_of(analysis: Analysis) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Arm:
+class Arm:
     """One arm of an analysis: its units, and the value of each that has one."""
 
     name: str
@@ -54,6 +65,99 @@ def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Units:
+    """What an analysis reads: its arms, the treatment first, unit by unit."""
+
+    metric: Metric
+    expected: Sequence[str]
+    """Units that every arm should have."""
+    arms: Sequence[Arm]
+    complete: Sequence[str]
+    """Those with a value in every arm; of arms that have other units each, those with a value."""
+    paired: bool = True
+    """False where the arms have other units each."""
+
+    @property
+    def values(self) -> list[dict[str, Fraction]]:
+        """Of each arm, the values of the complete units."""
+        return [
+            {unit: arm.values[unit] for unit in self.complete if self.paired or unit in arm.values} for arm in self.arms
+        ]
+
+    @property
+    def emptied(self) -> list[str]:
+        """Those of which the filter left nothing in an arm."""
+        return [unit for unit in self.expected if any(arm.emptied(unit) for arm in self.arms)]
+
+    @property
+    def missing(self) -> list[str]:
+        return [
+            unit
+            for unit in self.expected
+            if any(
+                unit not in arm.values and not arm.emptied(unit)
+                for arm in self.arms
+                if self.paired or unit in arm.units
+            )
+        ]
+
+    @property
+    def nested(self) -> Nested:
+        """What is in the complete units of a contrast. Raises InapplicableError where trained arms share no seed."""
+        seeds: list[int | None] = [*shared_seeds(self.arms)]
+        if not seeds and any(arm.trained for arm in self.arms):
+            raise InapplicableError("the trained arms share no training seed")
+        differences: dict[str, Mapping[str, Fraction]] = {}
+        for seed in seeds or [None]:
+            treatment, control = (
+                _values(arm.units, self.complete, (seed,) if arm.trained and seed is not None else arm.seeds, arm.fill)
+                for arm in self.arms
+            )
+            differences["" if seed is None else str(seed)] = {u: treatment[u] - control[u] for u in self.complete}
+        return Nested(differences=differences, samples=self._samples())
+
+    def _samples(self) -> dict[str, Group] | None:
+        """Unit -> samples of both arms; None where rows do not hold them or an arm has several training seeds."""
+        if any(len(arm.seeds) != 1 for arm in self.arms):
+            return None
+        found: dict[str, Group] = {}
+        for unit in self.complete:
+            treatment, control = (
+                arm.units.get(unit, Unit(rows={})).samples(arm.seeds[0], arm.fill) for arm in self.arms
+            )
+            if treatment is None or control is None:
+                return None
+            found[unit] = Group(treatment=treatment, control=control)
+        return found
+
+
+def units_of(
+    design: Design,
+    analysis: Analysis,
+    measurements: Measurements,
+    fills: Sequence[Fraction | None] = (None, None),
+    *,
+    variant: Slice | None = None,
+    seed: int | None = None,
+) -> Units:
+    """The units of an analysis; arguments as in `analysis_result`. `seed` reads that training seed of trained arms alone."""
+    metric = next(metric for metric in design.metrics if metric.name == analysis.metric)
+    expected = _expected(design, analysis, measurements)
+    cells = measurements.unfiltered if variant == "unfiltered" else measurements.cells
+    arms = tuple(_arms(design, analysis, metric, cells, expected, fills, seed))
+    paired = analysis.method not in UNPAIRED
+    enough = all if paired else any
+    complete = [unit for unit in expected if enough(unit in arm.values for arm in arms)]
+    return Units(metric=metric, expected=expected, arms=arms, complete=complete, paired=paired)
+
+
+def shared_seeds(arms: Iterable[Arm]) -> list[int]:
+    """Training seeds that all trained arms have; none where no arm is trained."""
+    trained = [set(arm.seeds) for arm in arms if arm.trained]
+    return sorted(set.intersection(*trained)) if trained else []
+
+
 def analysis_result(
     design: Design,
     analysis: Analysis,
@@ -61,27 +165,27 @@ def analysis_result(
     fills: Sequence[Fraction | None] = (None, None),
     *,
     variant: Slice | None = None,
+    seed: int | None = None,
+    shared: Resamples | None = None,
 ) -> AnalysisResult:
     """One registered analysis, unknown with its reason where it cannot be computed.
 
     `fills` are the scores that stand for missing ones in the treatment and in the control, None to drop.
     `variant` is given for an analysis that a switch governs: which scores it reads, and part of its name.
+    `seed` reads that training seed of trained arms alone; `shared` holds the draws of the decision.
     """
-    metric = next(metric for metric in design.metrics if metric.name == analysis.metric)
-    expected = _expected(design, analysis, measurements)
-    cells = measurements.unfiltered if variant == "unfiltered" else measurements.cells
-    arms = list(_arms(design, analysis, metric, cells, expected, fills))
-    complete = [unit for unit in expected if all(unit in arm.values for arm in arms)]
-    kept = [{unit: arm.values[unit] for unit in complete} for arm in arms]
-    emptied = [unit for unit in expected if any(arm.emptied(unit) for arm in arms)]
-    missing = [unit for unit in expected if any(unit not in arm.values and not arm.emptied(unit) for arm in arms)]
+    read = units_of(design, analysis, measurements, fills, variant=variant, seed=seed)
+    metric, expected, arms, complete, kept = read.metric, read.expected, read.arms, read.complete, read.values
+    emptied, missing = read.emptied, read.missing
     counts = tuple(arm.counts(expected) for arm in arms)
     n_missing = sum(arm.n_missing for arm in counts)
     because = _unknown_because(metric, arms, n_missing, units_missing=len(missing), units_emptied=len(emptied))
     estimate: Estimate | None = None
     if because is None:
         try:
-            estimate = analyse(analysis, metric, kept[0], kept[1] if analysis.contrast is not None else None)
+            control = kept[1] if analysis.contrast is not None else None
+            nested = read.nested if analysis.method in NESTED and complete else None
+            estimate = analyse(analysis, metric, kept[0], control, nested=nested, shared=shared)
         except InapplicableError as error:
             because = str(error)
     return AnalysisResult(
@@ -110,10 +214,10 @@ def analysis_result(
         mean_treatment=_mean(kept[0].values()),
         mean_control=_mean(kept[1].values()) if analysis.contrast is not None else None,
         statistics={**estimate.statistics} if estimate else dict.fromkeys(_statistics(analysis)),
-        per_seed=_per_seed(arms, complete) if estimate else {},
+        per_seed=_per_seed(analysis, arms, complete) if estimate else {},
         ci_level=estimate.ci_level
         if estimate
-        else float(1 - 2 * interval_tail(analysis.side, exact(analysis.alpha), analysis.interval)),
+        else float(1 - 2 * interval_tail(_side_of_bounds(analysis), exact(analysis.alpha), analysis.interval)),
         sd=estimate.sd if estimate else None,
         skewness=estimate.skewness if estimate else None,
         unknown_because=because,
@@ -122,38 +226,50 @@ def analysis_result(
 
 
 def _expected(design: Design, analysis: Analysis, measurements: Measurements) -> list[str]:
-    """Units that every arm should have: all that any arm has, or those of the registered subset."""
+    """Units that every arm should have: all that any arm has, or those of the registered subset.
+
+    Where fewer than planned are anywhere, the others are missing too; nobody knows their names.
+    """
     if analysis.subset is not None:
         return sorted(design.subsets[analysis.subset])
-    return measurements.units(analysis.metric)
+    found = measurements.units(analysis.metric)
+    planned = design.units.get(analysis.metric, 0)
+    return found + [f"planned unit {number} of {planned}" for number in range(len(found) + 1, planned + 1)]
 
 
 def _arms(
     design: Design, analysis: Analysis, metric: Metric, cells: Cells, expected: Sequence[str],
-    fills: Sequence[Fraction | None],
-) -> Iterator[_Arm]:  # fmt: skip
+    fills: Sequence[Fraction | None], seed: int | None = None,
+) -> Iterator[Arm]:  # fmt: skip
+    everywhere = expected
     for name, fill in zip(arms_of(analysis), fills, strict=False):
         cell = cells.get((metric.name, name), {})
+        expected = [unit for unit in everywhere if unit in cell] if analysis.method in UNPAIRED else everywhere
         condition = next(condition for condition in design.conditions if condition.name == name)
-        seeds = condition.seeds
-        yield _Arm(
+        seeds = condition.seeds if seed is None or not condition.phases else (seed,)
+        yield Arm(
             name=name, seeds=seeds, trained=bool(condition.phases), fill=fill, units={unit: cell[unit] for unit in expected if unit in cell},
             values=_values(cell, expected, seeds, fill),
         )  # fmt: skip
 
 
-def _per_seed(arms: Sequence[_Arm], units: Sequence[str]) -> dict[str, float]:
+def _side_of_bounds(analysis: Analysis) -> Side:
+    """Two one-sided tests have the bounds of one."""
+    return "greater" if analysis.method == "tost" else analysis.side
+
+
+def _per_seed(analysis: Analysis, arms: Sequence[Arm], units: Sequence[str]) -> dict[str, float]:
     """Point estimate with each training seed that all trained arms share, over units that have a value in every arm."""
-    trained = [set(arm.seeds) for arm in arms if arm.trained]
-    shared = sorted(set.intersection(*trained)) if trained else []
-    if len(shared) < 2:
+    seeds = shared_seeds(arms)
+    if len(seeds) < 2:
         return {}
     estimates = {}
-    for seed in shared:
-        means = []
-        for arm in arms:
-            values = _values(arm.units, units, (seed,) if arm.trained else arm.seeds, arm.fill)
-            means.append(sum(values.values(), Fraction(0)) / len(units))
+    for seed in seeds:
+        values = [_values(arm.units, units, (seed,) if arm.trained else arm.seeds, arm.fill) for arm in arms]
+        if analysis.method == "sign_test":
+            estimates[str(seed)] = float(median(values[0][unit] - values[1][unit] for unit in units))
+            continue
+        means = [sum(one.values(), Fraction(0)) / len(units) for one in values]
         estimates[str(seed)] = float(means[0] - means[1] if len(means) == 2 else means[0])
     return estimates
 
@@ -174,7 +290,7 @@ def _statistics(analysis: Analysis) -> tuple[str, ...]:
 
 
 def _unknown_because(
-    metric: Metric, arms: Sequence[_Arm], n_missing: int, *, units_missing: int, units_emptied: int
+    metric: Metric, arms: Sequence[Arm], n_missing: int, *, units_missing: int, units_emptied: int
 ) -> str | None:
     """Why the metric's data allow no analysis of these arms; None when they do."""
     absent = [arm.name for arm in arms if not arm.units]
@@ -260,5 +376,5 @@ def incomplete(design: Design, analysis: Analysis, measurements: Measurements) -
     return all(arm.units for arm in arms) and any(
         unit not in arm.units or arm.units[unit].n_missing > 0 or (unit not in arm.values and not arm.emptied(unit))
         for arm in arms
-        for unit in expected
+        for unit in (arm.units if analysis.method in UNPAIRED else expected)
     )

@@ -106,8 +106,9 @@ def _observed(observation: Observation, results: Mapping[str, AnalysisResult]) -
         why = result.unknown_because or f"{result.method} does not define it"
         return f"{observation.text} is unknown: {why}"
     if not comparison:
-        p = result.statistics.get("p")
-        return f"{statistic} = {observation.value:.6g}" + (
-            "" if p is None else f", p = {p:.6g}, alpha {result.alpha:g}"
-        )
+        p, adjusted = result.statistics.get("p"), result.p_adjusted
+        ps = [] if p is None else [f"p = {p:.6g}"]
+        ps += [] if adjusted is None else [f"adjusted p = {adjusted:.6g}"]
+        level = f"alpha {result.alpha:g}" if result.level is None else f"level of the last look {result.level:g}"
+        return ", ".join([f"{statistic} = {observation.value:.6g}", *ps, *([level] if ps else [])])
     return f"{statistic} = {observation.value:.6g}, {'' if observation.truth else 'not '}{comparison}"

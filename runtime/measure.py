@@ -120,10 +120,12 @@ def _require_every_arm(found: set[tuple[str, int]], arms: Sequence[Arm], metric:
         )  # fmt: skip
 
 
-def by_prompt(judgements: Iterable[JudgementRow], metric: str) -> list[MeasurementRow]:
-    """Hits and samples of every prompt."""
+def by_prompt(judgements: Iterable[JudgementRow], metric: str, *, scores: bool = False) -> list[MeasurementRow]:
+    """Hits and samples of every prompt; with `scores` each row holds those of its samples."""
     return [
-        _unit_row(rows, metric=metric, of=ALL, scores=[int(row.fields["match"] is True) for row in _scored(rows)])
+        _unit_row(
+            rows, metric=metric, of=ALL, scores=[int(row.fields["match"] is True) for row in _scored(rows)], keep=scores
+        )
         for rows in _by_unit(judgements)
     ]
 
@@ -135,7 +137,7 @@ def by_judge(
 
     `judgements` are final ones, of any judge and set. A completion whose judgement is not `scored` is
     missing. With `keep`, slice `all` counts in n_filtered the scored completions that it leaves out,
-    and slice `unfiltered` holds the same metric over all of them.
+    and slice `unfiltered` holds the same metric over all of them. With `scores` each row holds those of its samples.
 
     Raises Fault R0364 when an arm has no completion in the set, R0366 when a completion has not exactly
     one judgement, R0367 when a reply lacks a field that the metric reads.
@@ -144,17 +146,17 @@ def by_judge(
     _require_every_arm({(row.condition, row.seed) for row in chosen}, arms, metric)
     judged = [row for row in judgements if (row.judge, row.set) == (metric["judge"], metric["source"])]
     _require_one_judgement_each(chosen, judged, metric)
-    keep = metric["keep"]
+    keep, held = metric["keep"], metric.get("scores", False)
     measured: list[MeasurementRow] = []
     for rows in _by_unit(judged):
         scored = _scored(rows)
         scores = [_score(row, metric["score"], metric) for row in scored]
         if keep is None:
-            measured.append(_unit_row(rows, metric=metric["name"], of=ALL, scores=scores))
+            measured.append(_unit_row(rows, metric=metric["name"], of=ALL, scores=scores, keep=held))
             continue
         kept = [score for row, score in zip(scored, scores, strict=True) if _score(row, keep, metric)]
-        measured.append(_unit_row(rows, metric=metric["name"], of=ALL, scores=kept))
-        measured.append(_unit_row(rows, metric=metric["name"], of=UNFILTERED, scores=scores))
+        measured.append(_unit_row(rows, metric=metric["name"], of=ALL, scores=kept, keep=held))
+        measured.append(_unit_row(rows, metric=metric["name"], of=UNFILTERED, scores=scores, keep=held))
     return measured
 
 
@@ -216,13 +218,15 @@ def _by_unit(judgements: Iterable[JudgementRow]) -> Iterator[list[JudgementRow]]
         yield rows
 
 
-def _unit_row(rows: Sequence[JudgementRow], *, metric: str, of: str, scores: Sequence[int]) -> MeasurementRow:
+def _unit_row(
+    rows: Sequence[JudgementRow], *, metric: str, of: str, scores: Sequence[int], keep: bool
+) -> MeasurementRow:
     """One unit from all its judgements and the scores that count; scored ones that do not count were filtered."""
     first, scored, n, total = rows[0], len(_scored(rows)), len(scores), sum(scores)
     return MeasurementRow(
         mode=first.mode, condition=first.condition, condition_key=first.condition_key, seed=first.seed, metric=metric,
         slice=of, unit=first.item, n=n, n_missing=len(rows) - scored, n_filtered=scored - n, total=total,
-        value=total / n if n else None,
+        value=total / n if n else None, scores=tuple(sorted(scores)) if keep else None,
     )  # fmt: skip
 
 

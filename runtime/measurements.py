@@ -10,8 +10,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from epc.compiler.contract.canonical import canonical_json, sha256_text
-from epc.compiler.contract.manifest import Manifest
-from epc.compiler.contract.rows import MeasurementRow
+from epc.compiler.contract.manifest import Condition, Manifest, Metric
+from epc.compiler.contract.rows import MeasurementRow, Mode
 from epc.runtime.errors import Fault
 
 MEASUREMENTS = "measurements.jsonl"
@@ -44,6 +44,7 @@ def read_measurements(file: Path, manifest: Manifest) -> tuple[MeasurementRow, .
         raise Fault(
             "R0502", str(file), f"the measurement rows cannot be read: {reason}", _remedy(file)
         ) from None  # fmt: skip
+    registered = _Registered.of(manifest)
     problems: list[Problem] = []
     seen: dict[tuple[str, int, str, str, str], int] = {}
     read: list[tuple[int, MeasurementRow]] = []
@@ -55,7 +56,7 @@ def read_measurements(file: Path, manifest: Manifest) -> tuple[MeasurementRow, .
             problems.append(Problem(line=number, text="; ".join(_shape_problems(error))))
             continue
         identity = (row.condition, row.seed, row.metric, row.slice, row.unit)
-        found = list(_meaning_problems(row, manifest))
+        found = list(_meaning_problems(row, registered))
         if identity in seen:
             found.append(f"a second row for {' / '.join(map(str, identity))}, which line {seen[identity]} has")
         seen.setdefault(identity, number)
@@ -89,17 +90,39 @@ def _shape_problems(error: ValidationError) -> Iterator[str]:
                 yield f"{field}: {problem['msg']}" if field else problem["msg"]
 
 
-def _meaning_problems(row: MeasurementRow, manifest: Manifest) -> Iterator[str]:
-    design = manifest.design
-    if row.mode != manifest.mode:
-        yield f"the row is of a {row.mode} run, this registration is {manifest.mode}"
-    metric = next((metric for metric in design.metrics if metric.name == row.metric), None)
-    condition = next((condition for condition in design.conditions if condition.name == row.condition), None)
+@dataclass(frozen=True, kw_only=True)
+class _Registered:
+    """What rows are checked against, by name: there are many rows."""
+
+    mode: Mode
+    metrics: Mapping[str, Metric]
+    scales: Mapping[str, tuple[Fraction, Fraction]]
+    conditions: Mapping[str, Condition]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> _Registered:
+        design = manifest.design
+        return cls(
+            mode=manifest.mode,
+            metrics={metric.name: metric for metric in design.metrics},
+            scales={
+                metric.name: (Fraction(repr(float(metric.scale[0]))), Fraction(repr(float(metric.scale[1]))))
+                for metric in design.metrics
+            },
+            conditions={condition.name: condition for condition in design.conditions},
+        )
+
+
+def _meaning_problems(row: MeasurementRow, registered: _Registered) -> Iterator[str]:
+    if row.mode != registered.mode:
+        yield f"the row is of a {row.mode} run, this registration is {registered.mode}"
+    metric = registered.metrics.get(row.metric)
+    condition = registered.conditions.get(row.condition)
     if metric is None:
-        known = _names(m.name for m in design.metrics)
+        known = _names(iter(registered.metrics))
         yield f"metric {row.metric!r} is not in the manifest, which has {known}"
     if condition is None:
-        known = _names(c.name for c in design.conditions)
+        known = _names(iter(registered.conditions))
         yield f"condition {row.condition!r} is not in the manifest, which has {known}"
     elif row.condition_key != condition.key:
         yield (
@@ -118,21 +141,36 @@ def _meaning_problems(row: MeasurementRow, manifest: Manifest) -> Iterator[str]:
         return
     if row.n < 0:
         return
+    if row.scores is not None:
+        yield from _score_problems(row, row.scores, registered)
     if row.n == 0:
         if row.total != 0 or row.value is not None:
             yield f"n is 0, so total must be 0 and value null, not {row.total} and {row.value}"
         return
-    score = Fraction(row.total, row.denominator)
+    whole = row.denominator * row.n
     if metric is not None:
-        low, high = (Fraction(repr(float(bound))) for bound in metric.scale)
-        if not low * row.n <= score <= high * row.n:
+        low, high = registered.scales[row.metric]
+        above = low.numerator * whole <= row.total * low.denominator
+        if not (above and row.total * high.denominator <= high.numerator * whole):
             yield (
                 f"total {row.total} / {row.denominator} over n = {row.n} lies outside the scale"
                 f" [{float(low):g}, {float(high):g}] of {row.metric}"
             )
-    mean = float(score / row.n)
+    mean = row.total / whole
     if row.value is None or abs(row.value - mean) > VALUE_TOLERANCE * max(1.0, abs(mean)):
         yield f"value is {row.value}, but total / denominator / n is {mean:.12g}"
+
+
+def _score_problems(row: MeasurementRow, scores: Sequence[int], registered: _Registered) -> Iterator[str]:
+    if len(scores) != row.n or sum(scores) != row.total:
+        yield f"the {len(scores)} scores of samples add up to {sum(scores)}, but n is {row.n} and total {row.total}"
+    if list(scores) != sorted(scores):
+        yield "the scores of samples are not ascending"
+    if row.metric in registered.scales:
+        low, high = (bound * row.denominator for bound in registered.scales[row.metric])
+        outside = next((score for score in scores if not low <= score <= high), None)
+        if outside is not None:
+            yield f"a sample's score of {outside} / {row.denominator} lies outside the scale of {row.metric}"
 
 
 def _filter_problems(read: Sequence[tuple[int, MeasurementRow]]) -> Iterator[Problem]:
@@ -217,6 +255,9 @@ class Unit:
         means: list[Fraction] = []
         for seed in seeds:
             row = self.rows.get(seed)
+            if fill is None and row is not None and row.n:
+                means.append(Fraction(row.total, row.denominator * row.n))
+                continue
             n = 0 if row is None else row.n
             score = Fraction(0) if row is None else Fraction(row.total, row.denominator)
             if fill is not None and not (row is not None and _emptied(row)):
@@ -225,7 +266,22 @@ class Unit:
             if n == 0:
                 return None
             means.append(score / n)
-        return sum(means, Fraction(0)) / len(means)
+        return means[0] if len(means) == 1 else sum(means, Fraction(0)) / len(means)
+
+    def samples(self, seed: int, fill: Fraction | None = None) -> tuple[Fraction, ...] | None:
+        """Scores of the samples with one training seed, ascending, exact; None where the row does not hold them.
+
+        `fill` stands for missing ones as in `value`.
+        """
+        row = self.rows.get(seed)
+        if row is None:
+            return () if fill is None else (fill,)
+        if row.scores is None and row.n > 0:
+            return None
+        found = [Fraction(score, row.denominator) for score in row.scores or ()]
+        if fill is not None and not _emptied(row):
+            found += [fill] * (row.n_missing if row.n + row.n_missing > 0 else 1)
+        return tuple(sorted(found))
 
 
 def _emptied(row: MeasurementRow) -> bool:

@@ -15,6 +15,7 @@ from epc.compiler.contract.decision import AnalysisResult, Slice
 from epc.compiler.contract.logic import Truth
 from epc.compiler.contract.manifest import Analysis, Design, Gate
 from epc.runtime.gates import Evaluated, evaluate_gate
+from epc.runtime.rejections import decided
 from epc.runtime.verdict import Reading
 
 VARIANTS: tuple[Slice, Slice] = ("filtered", "unfiltered")
@@ -100,15 +101,22 @@ def evaluate_design(design: Design, computed: Sequence[AnalysisResult]) -> Evalu
     """Gates on computed analyses, of which governed ones are there as their two variants."""
     plain = {result.name: result for result in computed}
     switches = governed(design)
-    truths = {gate.name: evaluate_gate(gate, plain).truth for gate in switches.values()}
+    ungoverned = decided(design, plain)  # in a family with a governed analysis, what that could change is unknown
+    truths = {gate.name: evaluate_gate(gate, ungoverned).truth for gate in switches.values()}
+
+    def evaluated(gate: Gate, *readings: Mapping[str, AnalysisResult]) -> Evaluated:
+        """A switch is read before it binds."""
+        return evaluate_gate(gate, *([ungoverned] if gate.role == "switch" else readings))
+
     declared = [gate for gate in design.gates if gate.role != "follow_up"]
     bindings: list[Binding] = []
     for answer in itertools.product(VARIANTS, repeat=len(switches)):
         by_analysis = dict(zip(switches, answer, strict=True))
-        results = plain | {
+        bound_here = {
             name: _as_bound(plain[f"{name}.{variant}"], switches[name], truths[switches[name].name])
             for name, variant in by_analysis.items()
         }
+        results = decided(design, plain | bound_here)
         variants = {switches[name].name: variant for name, variant in by_analysis.items()}
         bindings.append(
             Binding(
@@ -116,7 +124,7 @@ def evaluate_design(design: Design, computed: Sequence[AnalysisResult]) -> Evalu
                 possible=all(bound(truths[name]) in (None, variant) for name, variant in variants.items()),
                 results=results,
                 reading=Reading(
-                    gates=tuple(evaluate_gate(gate, results) for gate in declared),
+                    gates=tuple(evaluated(gate, results) for gate in declared),
                     said=" and ".join(f"{name} {variant}" for name, variant in by_analysis.items()),
                 ),
             )
@@ -124,8 +132,8 @@ def evaluate_design(design: Design, computed: Sequence[AnalysisResult]) -> Evalu
     seen = [binding.results for binding in bindings if binding.possible]
     return Evaluation(
         bindings=tuple(bindings),
-        results={result.name: result for result in _printed(design, plain, truths)},
-        gates=tuple(evaluate_gate(gate, *seen) for gate in declared),
+        results={result.name: result for result in _printed(design, plain, truths, bindings)},
+        gates=tuple(evaluated(gate, *seen) for gate in declared),
     )
 
 
@@ -142,14 +150,15 @@ def _as_bound(variant: AnalysisResult, switch: Gate, truth: Truth) -> AnalysisRe
 
 
 def _printed(
-    design: Design, plain: Mapping[str, AnalysisResult], truths: Mapping[str, Truth]
+    design: Design, plain: Mapping[str, AnalysisResult], truths: Mapping[str, Truth], bindings: Sequence[Binding]
 ) -> Iterator[AnalysisResult]:
     """Analyses as registered; a governed one is followed by its two variants, which no success gate names."""
     switches = governed(design)
+    possible = [binding for binding in bindings if binding.possible]
     for analysis in design.analyses:
         switch = switches.get(analysis.name)
         if switch is None:
-            yield plain[analysis.name]
+            yield _agreed([binding.results[analysis.name] for binding in possible])
             continue
         filtered, unfiltered = (plain[f"{analysis.name}.{variant}"] for variant in VARIANTS)
         truth = truths[switch.name]
@@ -164,6 +173,25 @@ def _printed(
                 }
             )  # fmt: skip
         else:
-            yield _as_bound(unfiltered if truth else filtered, switch, truth)
+            yield _agreed([binding.results[analysis.name] for binding in possible])
         for variant in (filtered, unfiltered):
-            yield variant.model_copy(update={"confirmatory": False})
+            found = _agreed(
+                [
+                    binding.results[analysis.name]
+                    for binding in bindings
+                    if binding.variants[switch.name] == variant.variant
+                    and any(_differs_at_most_in(switch.name, binding, seen) for seen in possible)
+                ]
+            )
+            as_decided = {"statistics", "definition", "family", "p_adjusted", "level"}
+            yield variant.model_copy(
+                update={"confirmatory": False} | {name: getattr(found, name) for name in as_decided}
+            )  # fmt: skip
+
+
+def _agreed(found: Sequence[AnalysisResult]) -> AnalysisResult:
+    """One analysis under several answers of switches that govern others of its family: only `reject` may differ."""
+    first = found[0]
+    if all((other.statistics, other.p_adjusted) == (first.statistics, first.p_adjusted) for other in found):
+        return first
+    return first.model_copy(update={"statistics": {**first.statistics, "reject": None}, "p_adjusted": None})

@@ -8,8 +8,9 @@ Example:
 Fix:
     analyses: {headline: {p: studentized}}
 
-E0802: a key that the method does not have
-Why: a paired t-test has one p and no resamples. A key without effect looks like a choice that was made.
+E0802: a key, or a value of one, that the method does not have
+Why: a paired t-test has one p and no resamples, and McNemar's test is exact or corrected but never studentized. A key
+without effect looks like a choice that was made.
 Example:
     analyses: {part: {method: paired_t}}      # keeps p, resamples and seed of the bootstrap
 Fix:
@@ -24,8 +25,8 @@ Fix:
     analyses: {base_quiz: {method: wilson}}
 
 E0804: a method for yes-or-no scores on something else
-Why: newcombe_paired and wilson count units that score 0 or 1. A mean over several samples, several training seeds
-or a scale from 0 to 100 is no count, and its interval would be wrong.
+Why: wilson, mcnemar and Newcombe's intervals count units that score 0 or 1. A mean over several samples, several
+training seeds or a scale from 0 to 100 is no count, and its interval would be wrong.
 Example:
     analyses: {refusing: {method: wilson, resamples: null, seed: null}}
 Fix:
@@ -73,20 +74,37 @@ from typing import Final
 from epc.compiler.checks.confirmatory import units
 from epc.compiler.diagnostics import Diagnostics
 from epc.compiler.resolve import Comparison, Experiment, arms
-from epc.compiler.spec import Analysis, JudgeMetric, LmEvalMetric
+from epc.compiler.spec import Analysis, JudgeMetric, LmEvalMetric, ResultMetric
 
+KEYS: Final = ("p", "resamples", "seed", "margin", "levels")
 REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "paired_bootstrap": ("p", "resamples", "seed"),
+    "two_level": ("p", "resamples", "seed"),
+    "cluster_bootstrap": ("p", "levels", "resamples", "seed"),
     "sign_flip": ("resamples", "seed"),
+    "sign_test": (),
     "newcombe_paired": (),
+    "newcombe": (),
+    "mcnemar": ("p",),
     "paired_t": (),
+    "tost": ("margin",),
     "wilson": (),
     "bootstrap": ("resamples", "seed"),
 }
-"""Method -> what must be declared; everything else of the three must be absent."""
+"""Method -> which of KEYS must be declared; the others must be absent."""
+DEFINITIONS: Final[dict[str, tuple[str, ...]]] = {
+    "paired_bootstrap": ("studentized", "percentile", "shift", "bca"),
+    "two_level": ("percentile", "shift"),
+    "cluster_bootstrap": ("percentile", "shift"),
+    "mcnemar": ("exact", "corrected"),
+}
+"""Method -> its definitions of p, the recommended one first."""
 
-RECOMMENDED: Final = {"p": "p: studentized", "resamples": "resamples: 10000", "seed": "seed: 1"}
-BINARY_ONLY: Final = ("newcombe_paired", "wilson")
+RECOMMENDED: Final = {
+    "resamples": "resamples: 10000", "seed": "seed: 1", "margin": "margin: the smallest difference that would matter",
+    "levels": "levels: [seed, unit] with several training seeds",
+}  # fmt: skip
+BINARY_ONLY: Final = ("newcombe_paired", "newcombe", "mcnemar", "wilson")
 ARM_METHODS: Final = ("wilson", "bootstrap")
 
 
@@ -101,13 +119,19 @@ def _not_binary(experiment: Experiment, metric: str) -> str | None:
         kind = "bool" if score is None or judge is None else judge.output.get(score.field, "bool")
         if kind != "bool" and score is not None and score.operator is None:
             return f"{metric} is a score from {kind.replace('..', ' to ')}"
+    if isinstance(found, ResultMetric):
+        entry = spec.results.get(found.results)
+        if found.scale != [0, 1]:
+            return f"{metric} is a score from {found.scale[0]:g} to {found.scale[1]:g}"
+        sampled = entry is not None and entry.mapping is not None and entry.mapping.sample is not None
+        return f"{metric} averages several samples" if sampled else None
     sample = spec.sample.get(found.of)
     return None if sample is None or sample.n == 1 else f"{metric} averages several samples"
 
 
 def _interval(experiment: Experiment, name: str, analysis: Analysis, sink: Diagnostics) -> None:
     """A displayed interval that may contradict the test beside it."""
-    two_sided = analysis.side == "two_sided"
+    two_sided = analysis.side == "two_sided" and analysis.method != "tost"
     paired = 1 - analysis.alpha if two_sided else 1 - 2 * analysis.alpha
     if analysis.interval is not None and not math.isclose(analysis.interval, paired, abs_tol=1e-9):
         side = "two-sided" if two_sided else "one-sided"
@@ -129,11 +153,15 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
         required = REQUIRED[analysis.method]
         missing = [key for key in required if getattr(analysis, key) is None]
         if missing:
+            recommended = (
+                {**RECOMMENDED, "p": f"p: {DEFINITIONS[analysis.method][0]}"} if "p" in required else RECOMMENDED
+            )
             sink.error(
                 "E0801", f'analysis "{name}" does not declare {", ".join(missing)}', at,
-                help=f"{analysis.method} needs {', '.join(required)}; recommended: {', '.join(RECOMMENDED[key] for key in required)}",
+                help=f"{analysis.method} needs {', '.join(required)}; recommended: {', '.join(recommended[key] for key in required)}",
             )  # fmt: skip
-        for key in ("p", "resamples", "seed"):
+        _values(experiment, name, analysis, sink)
+        for key in KEYS:
             if key not in required and getattr(analysis, key) is not None:
                 sink.error(
                     "E0802",
@@ -157,6 +185,8 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
         why = averaged or _not_binary(experiment, analysis.metric)
         if analysis.method in BINARY_ONLY and why is not None:
             instead = "bootstrap" if analysis.method in ARM_METHODS else "paired_bootstrap with p: studentized"
+            if averaged is not None and analysis.method not in ARM_METHODS:
+                instead += ", or cluster_bootstrap with levels: [seed, unit]"
             sink.error(
                 "E0804", f"{analysis.method} needs one 0/1 score per unit, and {why}", experiment.key_at("analyses", name, "method"),
                 help=f"use {instead}",
@@ -178,9 +208,25 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
         _smallest(experiment, name, analysis, sink)
 
 
+def _values(experiment: Experiment, name: str, analysis: Analysis, sink: Diagnostics) -> None:
+    """Values that other methods give their keys."""
+    known = DEFINITIONS.get(analysis.method, ())
+    if known and analysis.p is not None and analysis.p not in known:
+        sink.error(
+            "E0802", f"{analysis.method} has no p: {analysis.p}", experiment.at("analyses", name, "p"),
+            help=f"write p: {' or '.join(known)}",
+        )  # fmt: skip
+    if analysis.method == "tost" and analysis.side != "two_sided":
+        sink.error(
+            "E0802", f"tost has no side: {analysis.side}", experiment.at("analyses", name, "side"),
+            help="write side: two_sided, since equivalence is tested on both; for one side use a bound and a margin in a gate",
+        )  # fmt: skip
+
+
 def _smallest(experiment: Experiment, name: str, analysis: Analysis, sink: Diagnostics) -> None:
-    """A sign flip of so few units that its most extreme pattern is not below alpha."""
-    count = units(experiment, analysis) if analysis.method == "sign_flip" else None
+    """A sign flip or sign test of so few units that its most extreme pattern is not below alpha."""
+    of_signs = analysis.method in ("sign_flip", "sign_test") or (analysis.method == "mcnemar" and analysis.p == "exact")
+    count = units(experiment, analysis) if of_signs else None
     if not count:
         return
     sides = 2 if analysis.side == "two_sided" else 1

@@ -33,6 +33,7 @@ from __future__ import annotations
 from typing import Final
 
 from epc.compiler.diagnostics import Diagnostics, Label
+from epc.compiler.repeats import repeats
 from epc.compiler.resolve import Experiment
 from epc.compiler.spec import Condition
 
@@ -57,7 +58,7 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
             continue
         content = (spec.system(name), *(_training(experiment, phase) for phase in phases))
         written[name] = [spec.train[phase].train_on for phase in phases]
-        if content in seen:
+        if content in seen and spec.model.from_ != "none":  # of arms from elsewhere nothing but the name is known
             reworded = written[name] != written[seen[content]]
             sink.error(
                 "E0721", f'arms "{seen[content]}" and "{name}" are the same', experiment.key_at("conditions", name),
@@ -66,17 +67,12 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
                 notes=[ONE_TURN] if reworded else [],
             )  # fmt: skip
         seen.setdefault(content, name)
-        for index, phase in enumerate(phases):
-            if phase in phases[:index]:
-                sink.error(
-                    "E0722", f'arm "{name}" trains phase "{phase}" twice', experiment.at("conditions", name, *(["phases"] if isinstance(spec.conditions[name], Condition) else []), index),
-                    help="raise the epochs of the recipe, or declare a second recipe",
-                )  # fmt: skip
-    for index, seed in enumerate(spec.seeds):
-        if seed in spec.seeds[:index]:
+        for index, phase in repeats(phases):
             sink.error(
-                "E0723",
-                f"training seed {seed} is listed twice",
-                experiment.at("seeds", index),
-                help="list distinct seeds",
-            )
+                "E0722", f'arm "{name}" trains phase "{phase}" twice', experiment.at("conditions", name, *(["phases"] if isinstance(spec.conditions[name], Condition) else []), index),
+                help="raise the epochs of the recipe, or declare a second recipe",
+            )  # fmt: skip
+    for index, seed in repeats(spec.seeds):
+        sink.error(
+            "E0723", f"training seed {seed} is listed twice", experiment.at("seeds", index), help="list distinct seeds"
+        )

@@ -12,11 +12,13 @@ Fix:
 
 E0812: several confirmatory tests and no rule for them
 Why: k tests at alpha each give one false success with a probability of up to k x alpha. A registration announces one
-test; everything else is a guardrail with a margin, a prediction or a description.
+test, or a family whose rule divides one alpha; everything else is a guardrail with a margin, a prediction or a
+description.
 Example:
     gates: {survives: {require: headline.reject and attack_effect.reject}}
 Fix:
-    gates: {survives: {require: headline.reject}}
+    gates: {survives: {require: headline.reject and attack_effect.reject}}
+    families: {primary: {method: holm, analyses: [headline, attack_effect], alpha: 0.025}}
 
 E0813: whichever test succeeds is the success
 Why: with `a.reject or b.reject` the headline is chosen after the fact: whichever of the two came out becomes the
@@ -40,16 +42,16 @@ Fix:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, assert_never
 
 from epc.compiler.contract.logic import And, Atom, Name, Not, Or, Predicate, Truth, compare, evaluate, leaves
 from epc.compiler.diagnostics import Diagnostics, Label
 from epc.compiler.resolve import Experiment
-from epc.compiler.spec import Analysis, JudgeMetric, LmEvalMetric, PatternMetric, Rule
+from epc.compiler.spec import Analysis, JudgeMetric, LmEvalMetric, PatternMetric, ResultMetric, Rule
 
 MINIMUM_UNITS: Final = 20
-EXACT: Final = ("sign_flip",)
+EXACT: Final = ("sign_flip", "sign_test")
 TESTS: Final = ("reject", "p")
 BOUNDS: Final = ("lower", "upper", "ci_low", "ci_high")
 
@@ -64,25 +66,38 @@ def units(experiment: Experiment, analysis: Analysis) -> int | None:
             name = analysis.on or (None if sample is None else sample.prompts)
             found = None if name is None else experiment.prompts.get(name)
             return None if found is None else len(found)
-        case None:
-            return None
+        case ResultMetric() | None:
+            return None  # counted when it is decided
+
+
+def resampled_units(experiment: Experiment, analysis: Analysis) -> int | None:
+    """How many independent ones a test rests on: training seeds where it resamples nothing else, otherwise units."""
+    if analysis.method == "cluster_bootstrap" and analysis.levels == ["seed"]:
+        return len(set(experiment.spec.seeds))
+    return units(experiment, analysis)
+
+
+def exact(analysis: Analysis) -> bool:
+    """Whether the level of the test holds for any number of units."""
+    return analysis.method in EXACT or (analysis.method == "mcnemar" and analysis.p == "exact")
 
 
 def check(experiment: Experiment, sink: Diagnostics) -> None:
     if not _winner(experiment, sink):
         _several(experiment, sink)
-    for name in _read(experiment, TESTS):
+    for name in tested(experiment, TESTS):
         analysis = experiment.spec.analyses[name]
-        count = units(experiment, analysis)
-        if count is not None and count < MINIMUM_UNITS and analysis.method not in EXACT:
+        count = resampled_units(experiment, analysis)
+        if count is not None and count < MINIMUM_UNITS and not exact(analysis):
+            what = "training seeds to resample" if analysis.levels == ["seed"] else "units"
             sink.error(
-                "E0811", f'confirmatory analysis "{name}" has {count} units, fewer than {MINIMUM_UNITS}',
+                "E0811", f'confirmatory analysis "{name}" has {count} {what}, fewer than {MINIMUM_UNITS}',
                 experiment.key_at("analyses", name), help="add units, or use method: sign_flip, which is exact for small samples",
             )  # fmt: skip
     _no_margin(experiment, sink)
 
 
-def _read(experiment: Experiment, statistics: tuple[str, ...]) -> dict[str, str]:
+def tested(experiment: Experiment, statistics: tuple[str, ...]) -> dict[str, str]:
     """Analysis -> success gate that reads one of these statistics of it."""
     found: dict[str, str] = {}
     for gate, parsed in experiment.gates.items():
@@ -94,36 +109,57 @@ def _read(experiment: Experiment, statistics: tuple[str, ...]) -> dict[str, str]
 
 
 def _several(experiment: Experiment, sink: Diagnostics) -> None:
-    tested = _read(experiment, TESTS)
-    if len(tested) < 2:
+    found = tested(experiment, TESTS)
+    groups = _groups(experiment, found)
+    if len(groups) < 2:
         return
     analyses = experiment.spec.analyses
     sink.error(
-        "E0812", f"{len(tested)} confirmatory tests without a multiplicity rule: {', '.join(tested)}",
-        experiment.key_at("gates", list(tested.values())[1]),
-        help="keep one as the success test and make the others predictions, or guardrails with a margin",
-        notes=[f"at alpha each, at least one rejects falsely with probability up to {sum(analyses[name].alpha for name in tested):g}"],
+        "E0812", f"{len(found)} confirmatory tests without a multiplicity rule: {', '.join(found)}",
+        experiment.key_at("gates", found[groups[1][0]]),
+        help="put them in one family under `families`, or keep one as the success test and make the others predictions, or"
+        " guardrails with a margin",
+        notes=[f"at alpha each, at least one rejects falsely with probability up to {sum(analyses[group[0]].alpha for group in groups):g}"],
     )  # fmt: skip
 
 
+def _groups(experiment: Experiment, names: Iterable[str]) -> list[list[str]]:
+    """Analyses that share one alpha: those of a family together, every other by itself."""
+    family_of = {name: family for family, entry in experiment.spec.families.items() for name in entry.analyses}
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        key = ("family", family_of[name]) if name in family_of else ("analysis", name)
+        found.setdefault(key, []).append(name)
+    return list(found.values())
+
+
 def _winner(experiment: Experiment, sink: Diagnostics) -> bool:
-    """Report tests of which any one would do for SUCCESS; whether there were several."""
+    """Report tests of which any one would do for SUCCESS; whether there were several.
+
+    The members of a family count once where they succeed by `reject`: the family pays for the choice.
+    """
     spec = experiment.spec
     gates = {
         name: parsed.predicate
         for name, parsed in experiment.gates.items()
         if parsed.predicate is not None and spec.gates[name].role == "success"
     }
-    tested = _read(experiment, (*TESTS, *BOUNDS))
+    read = tested(experiment, (*TESTS, *BOUNDS))
+    in_family = frozenset(name for family in spec.families.values() for name in family.analyses)
     wins = [
         predicate
         for rule, predicate in zip(spec.verdicts, experiment.rules, strict=True)
         if predicate is not None and isinstance(rule, Rule) and rule.then.startswith("SUCCESS")
     ]
-    enough = [name for name in tested if any(_succeeds(rule, gates, name, frozenset(tested)) for rule in wins)]
-    if len(enough) < 2:
+
+    def sufficient(adjusted: frozenset[str]) -> list[str]:
+        return [name for name in read if any(_succeeds(rule, gates, name, frozenset(read), adjusted) for rule in wins)]
+
+    enough = sufficient(frozenset())
+    unpaid = [name for name in sufficient(in_family) if name in in_family]
+    if len(_groups(experiment, [name for name in enough if name not in unpaid])) + len(unpaid) < 2:
         return False
-    first, second, *_ = (tested[name] for name in enough)
+    first, second, *_ = (read[name] for name in enough)
     alphas = [spec.analyses[name].alpha for name in enough]
     sink.error(
         "E0813", f"SUCCESS depends on which of {', '.join(enough)} succeeds", experiment.key_at("gates", second),
@@ -134,14 +170,21 @@ def _winner(experiment: Experiment, sink: Diagnostics) -> bool:
     return True
 
 
-def _succeeds(rule: Predicate, gates: Mapping[str, Predicate], only: str, tested: frozenset[str]) -> bool:
-    """Whether a rule can hold while only one analysis shows what the success gates ask; other gates are left open."""
+def _succeeds(
+    rule: Predicate, gates: Mapping[str, Predicate], only: str, read: frozenset[str], adjusted: frozenset[str]
+) -> bool:
+    """Whether a rule can hold while only one analysis shows what the success gates ask; other gates are left open.
+
+    The rejections of `adjusted` do not count.
+    """
 
     def leaf(node: Atom | Name) -> Truth:
         if isinstance(node, Name):
             return evaluate(gates[node.name], leaf) if node.name in gates else None
-        if node.analysis not in tested or node.statistic not in (*TESTS, *BOUNDS):
+        if node.analysis not in read or node.statistic not in (*TESTS, *BOUNDS):
             return None
+        if node.statistic == "reject" and node.analysis in adjusted:
+            return False
         return node.analysis == only
 
     return evaluate(rule, leaf) is not False

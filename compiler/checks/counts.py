@@ -37,6 +37,7 @@ Fix:
 from __future__ import annotations
 
 from epc.compiler.diagnostics import Diagnostics
+from epc.compiler.repeats import repeats
 from epc.compiler.resolve import Experiment
 from epc.compiler.spec import LmEvalMetric, PromptSet
 
@@ -77,13 +78,12 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
                 experiment.at("prompts", name, "count"),
                 help=f"write count: {len(found)}, or {_completed(experiment, name, entry)}", notes=_arithmetic(experiment, entry),
             )  # fmt: skip
-        for index, part in enumerate(entry.union or ()):
-            if part in (entry.union or ())[:index]:
-                sink.error(
-                    "E0502", f'the union "{name}" lists "{part}" twice', experiment.at("prompts", name, "union", index),
-                    help="a union takes each prompt once: list each set once",
-                )  # fmt: skip
-        twice = sorted({prompt for prompt in found if found.count(prompt) > 1})
+        for index, part in repeats(entry.union or ()):
+            sink.error(
+                "E0502", f'the union "{name}" lists "{part}" twice', experiment.at("prompts", name, "union", index),
+                help="a union takes each prompt once: list each set once",
+            )  # fmt: skip
+        twice = sorted(prompt for _, prompt in repeats(found))
         if twice:
             shown = f'"{twice[0]}"' + (f" and {len(twice) - 1} more" if len(twice) > 1 else "")
             sink.error(

@@ -45,7 +45,7 @@ from typing import Final
 from epc.compiler.contract.logic import Atom, leaves
 from epc.compiler.diagnostics import Diagnostics, Label
 from epc.compiler.resolve import Experiment
-from epc.compiler.spec import Analysis, LmEvalMetric
+from epc.compiler.spec import Analysis, JudgeMetric, LmEvalMetric, PatternMetric, ResultMetric
 
 MAY_READ: Final = ("prediction", "descriptive", "follow_up")
 """Roles that decide nothing."""
@@ -76,7 +76,7 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
 
 
 def _of_task(experiment: Experiment, analysis: Analysis) -> bool:
-    return isinstance(experiment.spec.metrics.get(analysis.metric), LmEvalMetric)
+    return isinstance(experiment.spec.metrics.get(analysis.metric), LmEvalMetric | ResultMetric)
 
 
 def _part(experiment: Experiment, sink: Diagnostics, name: str, analysis: Analysis) -> None:
@@ -85,15 +85,15 @@ def _part(experiment: Experiment, sink: Diagnostics, name: str, analysis: Analys
     at, part = experiment.at("analyses", name, "on"), analysis.on or ""
     if _of_task(experiment, analysis):
         sink.error(
-            "E0873", f'metric "{analysis.metric}" has items of a task and no prompts', at,
+            "E0873", f'metric "{analysis.metric}" has no prompts of this spec, but items of a task or a file', at,
             help="delete `on`, or read a metric of a sample set",
         )  # fmt: skip
         return
     metric = spec.metrics.get(analysis.metric)
-    sample = None if metric is None or isinstance(metric, LmEvalMetric) else spec.sample.get(metric.of)
+    sample = spec.sample.get(metric.of) if isinstance(metric, PatternMetric | JudgeMetric) else None
     prompts = experiment.prompts.get(part)
     sampled = None if sample is None else experiment.prompts.get(sample.prompts)
-    if metric is None or isinstance(metric, LmEvalMetric) or sample is None or prompts is None or sampled is None:
+    if not isinstance(metric, PatternMetric | JudgeMetric) or sample is None or prompts is None or sampled is None:
         return
     foreign = [prompt for prompt in prompts if prompt not in set(sampled)]
     be = "is" if len(foreign) == 1 else "are"

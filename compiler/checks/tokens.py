@@ -34,6 +34,7 @@ from epc.compiler import cost
 from epc.compiler.contract.canonical import sha256_text
 from epc.compiler.diagnostics import Diagnostics, Label
 from epc.compiler.resolve import Experiment
+from epc.compiler.source import is_file
 from epc.compiler.spec import FileData, LoraSft, TurnsData
 from epc.compiler.tokenizer import can_count, count_tokens
 from epc.compiler.training_rows import training_rows
@@ -80,7 +81,7 @@ def _generated(experiment: Experiment, recipe: LoraSft) -> bool:
 def _substitute(experiment: Experiment, recipe: LoraSft) -> str:
     entry = experiment.spec.data[recipe.data]
     pending = isinstance(entry, FileData) and entry.sha256 == "pending"
-    there = pending and (experiment.surface.folder / entry.file).is_file() if isinstance(entry, FileData) else False
+    there = pending and is_file(experiment.surface.folder / entry.file) if isinstance(entry, FileData) else False
     return " (in its stand-in)" if pending and not there else ""
 
 

@@ -38,7 +38,12 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
             continue
         turn = sum(turn.role == "assistant" for turn in entry.turns)
         metric = spec.metrics[spec.analyses[analysis].metric]
-        if turn < 2 or turn in sampled or not isinstance(metric, PatternMetric | JudgeMetric) or metric.of not in spec.sample:
+        if (
+            turn < 2
+            or turn in sampled
+            or not isinstance(metric, PatternMetric | JudgeMetric)
+            or metric.of not in spec.sample
+        ):
             continue
         reported.add(data)
         before = entry.turns[-2].text if entry.turns[-2].role == "user" else ""

@@ -44,7 +44,7 @@ from collections.abc import Mapping
 from epc.compiler.contract.chat import placeholders
 from epc.compiler.diagnostics import Diagnostics
 from epc.compiler.resolve import Experiment, arms
-from epc.compiler.spec import JudgeMetric, LmEvalMetric, Otherwise, Turn, TurnsData
+from epc.compiler.spec import JudgeMetric, Otherwise, PatternMetric, ResultMetric, Turn, TurnsData
 
 
 def check(experiment: Experiment, sink: Diagnostics) -> None:
@@ -67,7 +67,8 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
             for value in entry.generated.values()
         },
         "judges": {metric.judge for metric in spec.metrics.values() if isinstance(metric, JudgeMetric)},
-        "sample": {metric.of for metric in spec.metrics.values() if not isinstance(metric, LmEvalMetric)},
+        "sample": {metric.of for metric in spec.metrics.values() if isinstance(metric, PatternMetric | JudgeMetric)},
+        "results": {metric.results for metric in spec.metrics.values() if isinstance(metric, ResultMetric)},
         "metrics": {analysis.metric for analysis in spec.analyses.values()},
     }
     fills: list[tuple[str, str, Mapping[str, object], list[Turn]]] = [
@@ -92,7 +93,8 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
                     help="use it or delete it",
                 )
     _arms(experiment, sink)
-    if "seeds" in spec.model_fields_set and not any(spec.phases(name) for name in spec.conditions):
+    trained = spec.seeded_elsewhere or any(spec.phases(name) for name in spec.conditions)
+    if "seeds" in spec.model_fields_set and not trained:
         sink.warning(
             "W1303", "`seeds` are training seeds, and no arm is trained", experiment.key_at("seeds"),
             help="delete `seeds`; the seed of the completions stands in each sample set",

@@ -143,6 +143,8 @@ def model_of(section: str, entry: Mapping[str, Any]) -> type[BaseModel]:
         case "metrics":
             if "lm_eval" in entry:
                 return language.LmEvalMetric
+            if "results" in entry:
+                return language.ResultMetric
             return language.JudgeMetric if "judge" in entry else language.PatternMetric
         case _:
             return _MODELS[section]
@@ -151,7 +153,8 @@ def model_of(section: str, entry: Mapping[str, Any]) -> type[BaseModel]:
 _MODELS: Final[dict[str, type[BaseModel]]] = {
     "train": language.LoraSft, "conditions": language.Condition, "prompts": language.PromptSet,
     "generate": language.Generation, "sample": language.SampleSet, "judges": language.Judge,
-    "analyses": language.Analysis, "gates": language.Gate,
+    "analyses": language.Analysis, "gates": language.Gate, "results": language.ResultsFile, "families": language.Family,
+    "truths": language.Truth,
 }  # fmt: skip
 
 
@@ -178,6 +181,8 @@ def _entry(section: str, entry: Any) -> Entry:
     if isinstance(entry, list):
         entry = {"phases": entry}
     merged = dict(entry) if section == "train" else _with_defaults(entry, model_of(section, entry), empty=True)
+    if section == "analyses":
+        merged.setdefault("population", "random")  # what every plan meant that was written before the key
     if section == "gates":
         text = merged.get("predicate", merged.get("require") or merged.get("when"))
         merged = {key: item for key, item in merged.items() if key not in ("require", "when")}
@@ -217,6 +222,9 @@ def _as_lock(experiment: Experiment) -> Entry:
     for name, prompts in experiment.prompts.items():
         value["prompts"][name]["sha256"] = sha256_text("\n".join(prompts))
     value["conditions"] = {name: {"phases": spec.phases(name), "system": spec.system(name)} for name in spec.conditions}
+    looks = decision.interim(experiment)
+    if looks is not None:
+        value["interim"]["levels"] = list(looks.levels)
     if experiment.rules_complete:
         value["verdicts"] = [
             {"if": rule.text, "then": rule.label, "say": rule.say} for rule in decision.verdicts(experiment)

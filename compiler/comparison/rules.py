@@ -4,9 +4,10 @@
 |---|---|---|---|
 | model | base model, revision, precision, chat template | BLOCK | every number comes from another model |
 | loss mask | `train_on` | BLOCK | loss falls on other tokens |
-| evaluation | prompts, turns, system prompt, sampler, temperature, top_p, max_tokens, metric | BLOCK | the same name measures another thing |
+| evaluation | prompts, turns, system prompt, sampler, temperature, top_p, max_tokens, metric, results from elsewhere | BLOCK | the same name measures another thing |
 | judges | model, rubric, output | BLOCK | scores of two judges are two scales |
 | statistics | test, side, alpha, contrast, metric of an analysis that both have | BLOCK | the same name is another test |
+| statistics | families, planned looks | BLOCK | the same p rejects in one and not in the other |
 | data | hash, rows, how rows are built; a hash that is pending on a side | WARN | the arm learnt from other rows, or nobody knows |
 | training | learning rate, schedule, batch, phases of an arm, and so on | WARN | the arm was trained otherwise |
 | steps | epochs, optimizer steps | WARN | another dose |
@@ -19,7 +20,7 @@
 | arms | an arm, and what only it uses, that one side lacks | PASS | nothing of the other is compared with it |
 | any | what is meant to differ (`varies`) | PASS | it is what the experiment is about |
 | any | what only follows from another difference (steps from rows) | PASS | its cause is judged |
-| words | title, rationale, say, prices, budget, where files lie | none | no step and no verdict reads it |
+| words | title, rationale, say, prices, budget, where files lie, assumed truths | none | no step and no verdict reads it |
 
 A name whose content differs in the arms of the same name is judged; a name that only one side has is listed.
 """
@@ -48,9 +49,12 @@ NAMED: Final = (
     "generate",
     "sample",
     "judges",
+    "results",
     "metrics",
     "analyses",
     "gates",
+    "families",
+    "truths",
 )
 """Sections whose entries have names of the author's choice."""
 
@@ -71,7 +75,8 @@ RULES: Final[dict[str, Rule]] = {
     **_rules("words", "PASS", "", "epc", "id", "title", "hypothesis", "rationale", "lineage", "deviations", "claims", "allow", "locks",
              "budget", "reporting", "model.parameters", "data.*.source", "data.*.stand_in", "data.*.disjoint_from", "data.*.file",
              "prompts.*.file", "prompts.*.external.source", "prompts.*.external.file", "prompts.*.union", "prompts.*.stand_in",
-             "prompts.*.disjoint_from", "judges.*.price", "metrics.*.describe", "metrics.*.noise", "gates.*.say", "verdicts.say"),
+             "prompts.*.disjoint_from", "judges.*.price", "results.*.file", "metrics.*.describe", "metrics.*.noise", "gates.*.say",
+             "verdicts.say", "truths"),
     **_rules("model", "BLOCK", "another base model answers",
              "model.from", "model.revision", "model.sha256", "model.dtype"),
     **_rules("model", "BLOCK", "another chat template wraps every conversation",
@@ -99,14 +104,18 @@ RULES: Final[dict[str, Rule]] = {
     **_rules("evaluation", "BLOCK", "a metric of the same name measures another thing",
              "metrics.*.of", "metrics.*.judge", "metrics.*.score", "metrics.*.keep", "metrics.*.empty", "metrics.*.contains",
              "metrics.*.contains_any", "metrics.*.regex", "metrics.*.lm_eval", "metrics.*.value", "metrics.*.chat_template",
-             "metrics.*.items", "metrics.*.better", "metrics.*.missing"),
+             "metrics.*.items", "metrics.*.better", "metrics.*.missing", "metrics.*.results", "metrics.*.scale", "metrics.*.unit"),
+    **_rules("evaluation", "BLOCK", "other results are read",
+             "results.*.format", "results.*.sha256", "results.*.condition", "results.*.conditions", "results.*.mapping"),
     **_rules("evaluation", "BLOCK", "a task reads other items", "files"),
     **_rules("judges", "BLOCK", "another judge scores", "judges.*.provider", "judges.*.model", "judges.*.output"),
     **_rules("judges", "BLOCK", "the judge is asked otherwise", "judges.*.rubric"),
     **_rules("judges", "WARN", "replies are cut at another length", "judges.*.max_tokens"),
     **_rules("statistics", "BLOCK", "a test of the same name is another test",
              "analyses.*.metric", "analyses.*.contrast", "analyses.*.arm", "analyses.*.on", "analyses.*.method", "analyses.*.p",
-             "analyses.*.side", "analyses.*.alpha"),
+             "analyses.*.side", "analyses.*.alpha", "analyses.*.margin", "analyses.*.levels", "analyses.*.population"),
+    **_rules("statistics", "BLOCK", "another rule says which tests of a family reject", "families"),
+    **_rules("statistics", "BLOCK", "alpha is spent at other looks", "interim"),
     **_rules("statistics", "WARN", "the same test is drawn or shown otherwise",
              "analyses.*.resamples", "analyses.*.seed", "analyses.*.interval"),
     **_rules("thresholds", "WARN", "a verdict means another thing",

@@ -6,6 +6,7 @@ so what was registered and what is trained on or sampled from cannot differ.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,17 +46,39 @@ def fill_text(template: str, values: Mapping[str, str]) -> str:
 
     Raises KeyError for a name that `values` lacks.
     """
+    return _filled(_pieces(template), values)
 
-    def replace(match: re.Match[str]) -> str:
-        return values[match.group(1)] if match.group(1) else match.group(0)[0]
 
-    return _PLACEHOLDER.sub(replace, template)
+Pieces = tuple[tuple[bool, str], ...]
+"""A template in pieces, left to right: whether it is a name, and the name or literal text."""
+
+
+def _filled(pieces: Pieces, values: Mapping[str, str]) -> str:
+    return "".join([values[piece] if named else piece for named, piece in pieces])
+
+
+@functools.lru_cache(maxsize=1024)
+def _pieces(template: str) -> Pieces:
+    pieces: list[tuple[bool, str]] = []
+    end = 0
+    for match in _PLACEHOLDER.finditer(template):
+        if match.group(1):
+            pieces += [(False, template[end : match.start()]), (True, match.group(1))]
+        else:
+            pieces.append((False, template[end : match.start() + 1]))  # one of two braces
+        end = match.end()
+    pieces.append((False, template[end:]))
+    return tuple(piece for piece in pieces if piece[1])
 
 
 def fill_turns(turns: Iterable[tuple[str, str]], system: str, values: Mapping[str, str]) -> list[Message]:
     """Messages of one conversation: the system text if there is one, then the filled turns."""
+    return _messages([(role, _pieces(template)) for role, template in turns], system, values)
+
+
+def _messages(turns: Iterable[tuple[str, Pieces]], system: str, values: Mapping[str, str]) -> list[Message]:
     messages = [] if system in NO_SYSTEM else [{"role": "system", "content": system}]
-    return messages + [{"role": role, "content": fill_text(template, values)} for role, template in turns]
+    return messages + [{"role": role, "content": _filled(pieces, values)} for role, pieces in turns]
 
 
 Texts = Mapping[tuple[str, int], str]
@@ -84,6 +107,7 @@ def build_rows(
     each, rest = divmod(rows, len(prompts)) if prompts else (rows, 0)
     if rest:
         raise ValueError(f"{rows} rows do not divide evenly among {len(prompts)} prompts")
+    pieces = [(role, _pieces(template)) for role, template in turns]
     built = []
     for i in range(rows):
         values = {name: entries[draw_index(len(entries), seed, "data", i, name)] for name, entries in fill.items()}
@@ -95,7 +119,7 @@ def build_rows(
             for name, texts in (other_prompt or {}).items():
                 other = draw_index(len(prompts) - 1, seed, "other", i, name)
                 values[name] = texts[prompts[other + (other >= own)], number]
-        built.append({"messages": fill_turns(turns, system, values)})
+        built.append({"messages": _messages(pieces, system, values)})
     return built
 
 

@@ -92,8 +92,15 @@ class Metric(Part):
     """Judge whose reply is scored; metrics of kind judge only."""
     filter: str | None = None
     """Which judged completions are kept, as written; None where all are. Filtered metrics have rows in two slices."""
+    scores: bool = False
+    """Whether measurement rows hold the score of every sample, because an analysis resamples the samples of a unit."""
     empty: Literal["fail", "drop"] = "fail"
     """A unit of which the filter leaves nothing: fail makes the analysis unknown, drop leaves the pair out."""
+    score: str | None = None
+    """What is scored of the judge's reply, as written; metrics of kind judge only. The same judge, source and score are
+    the same numbers, with or without a filter."""
+    noise: float | None = None
+    """Declared standard deviation of an arm's mean between training seeds."""
 
 
 class Contrast(Part):
@@ -101,6 +108,13 @@ class Contrast(Part):
 
     treatment: str
     control: str
+
+
+Method = Literal[
+    "paired_bootstrap", "two_level", "cluster_bootstrap", "paired_t", "tost", "sign_flip", "sign_test",
+    "newcombe_paired", "newcombe", "mcnemar", "wilson", "bootstrap",
+]  # fmt: skip
+PDefinition = Literal["percentile", "shift", "studentized", "bca", "exact", "corrected"]
 
 
 class Analysis(Part):
@@ -113,15 +127,24 @@ class Analysis(Part):
     """Exactly one of contrast and arm is set."""
     subset: str | None = None
     """Name in Design.subsets whose units the analysis reads; None for all. Descriptive only."""
-    method: Literal["paired_bootstrap", "newcombe_paired", "paired_t", "sign_flip", "wilson", "bootstrap"]
-    p: Literal["percentile", "shift", "studentized"] | None = None
-    """Definition of p for the bootstrap, null for the other methods."""
+    method: Method
+    p: PDefinition | None = None
+    """Definition of p for the bootstrap and McNemar's test, null for the other methods."""
+    margin: float | None = None
+    """tost only."""
+    levels: tuple[Literal["seed", "unit", "sample"], ...] = ()
+    """cluster_bootstrap only: what is drawn; training seeds and units each on their own."""
+    population: Literal["random", "fixed"] = "random"
     side: Side
     alpha: float
     resamples: int | None = None
     seed: int | None = None
     interval: float | None = None
     """Level of the displayed two-sided interval ci_low, ci_high; None pairs it with the test."""
+    rejects_below: float | None = None
+    """reject is certain where p is below this; None is alpha. Less in a family, whose other tests decide too."""
+    rejects_only_below: float | None = None
+    """Where p is not below this, reject is excluded; None is alpha. Less where a part of alpha is spent at earlier looks."""
     switched: bool = False
     """True when a switch decides whether it reads filtered or unfiltered scores."""
     confirmatory: bool = False
@@ -202,8 +225,13 @@ class Truth(Part):
 
 
 class Interim(Part):
+    """Planned looks at the confirmatory test."""
+
     looks: tuple[float, ...]
+    """Shares of the units, ascending; the last is 1."""
     spending: Literal["obrien_fleming", "pocock"]
+    levels: tuple[float, ...] = ()
+    """For each look the p below which it rejects (contract.spending); the last is that of the final test."""
 
 
 class ResultColumns(Part):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 Mode = Literal["real", "rehearsal"]
 Outcome = Literal["scored", "judge_refused", "unparsable", "out_of_range", "api_error"]
@@ -109,3 +109,13 @@ class MeasurementRow(Row):
     denominator: int = 1
     value: float | None
     """Mean score, or null when n is 0."""
+    scores: tuple[int, ...] | None = None
+    """The n scores that add up to `total`, ascending, in the same units; left out where no analysis resamples samples."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_scores(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A row of a metric whose samples nobody resamples is written, and hashed, without the key."""
+        row: dict[str, Any] = default(self)
+        if self.scores is None:
+            row.pop("scores", None)
+        return row

@@ -32,7 +32,9 @@ def last_steps(found: list[Arm]) -> tuple[str, ...]:
 
 
 def condition_key(plan: Lowering, name: str) -> str:
-    """Content of an arm, the training seed left out."""
+    """Content of an arm, the training seed left out; of an arm from elsewhere its name is all there is."""
+    if plan.spec.model.from_ == "none":
+        return content_key({"elsewhere": name})
     if name not in plan.condition_keys:
         plan.condition_keys[name] = content_key(_content(plan, name))
     return plan.condition_keys[name]

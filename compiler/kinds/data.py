@@ -12,6 +12,8 @@ from epc.compiler.spec import FileData, TurnsData
 
 
 def lower(plan: Lowering, name: str) -> str:
+    if f"data-{name}" in plan.keys:
+        return f"data-{name}"
     entry, built = plan.spec.data[name], plan.experiment.data[name]
     base: PathKey = ("data", name)
     needs: tuple[str, ...] = ()

@@ -16,6 +16,8 @@ def prompts_path(name: str) -> str:
 
 
 def lower(plan: Lowering) -> str:
+    if "generate" in plan.keys:
+        return "generate"
     model_id = model.lower(plan)
     entries: list[dict[str, Any]] = []
     recipes: dict[str, dict[str, Any]] = {}

@@ -30,7 +30,8 @@ def _lower(plan: Lowering, name: str) -> str:
     assert samples_id is not None
     sets = sets_of(plan.spec, name)
     bill = cost.bill(plan.experiment, name, sets)
-    assert bill is not None and bill.price is not None
+    assert bill is not None
+    assert bill.price is not None
     price = bill.price
     said = {
         "judge": name, "provider": entry.provider, "model": entry.model, "rubric_sha256": plan.sha(entry.rubric),

@@ -9,6 +9,8 @@ from epc.compiler.spec import TurnsData
 
 
 def lower(plan: Lowering, phase: str) -> str:
+    if f"mask-{phase}" in plan.keys:
+        return f"mask-{phase}"
     recipe = plan.spec.train[phase]
     entry = plan.spec.data[recipe.data]
     data_id, model_id = data.lower(plan, recipe.data), model.lower(plan)

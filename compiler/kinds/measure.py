@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
+from epc.compiler.decision import with_scores
 from epc.compiler.kinds import arms, capability, judge, sample
 from epc.compiler.lowering import Lowering
 from epc.compiler.resolve import Comparison
-from epc.compiler.spec import JudgeMetric, LmEvalMetric, PatternMetric
+from epc.compiler.spec import JudgeMetric, LmEvalMetric, PatternMetric, ResultMetric
 
 
 def lower(plan: Lowering) -> None:
     samples_id, capability_id, judge_ids = sample.lower(plan), capability.lower(plan), judge.lower(plan)
     metrics: list[dict[str, Any]] = []
     recipes: list[dict[str, Any]] = []
+    resampled = with_scores(plan.experiment)
     for name, metric in plan.spec.metrics.items():
         match metric:
             case PatternMetric():
@@ -40,8 +42,12 @@ def lower(plan: Lowering) -> None:
                     "value": metric.value,
                 }
                 recipe = dict(entry)
+            case ResultMetric():
+                continue  # its rows are read when it is decided
             case _:
                 assert_never(metric)
+        if name in resampled:
+            entry["scores"] = recipe["scores"] = True
         metrics.append(entry)
         recipes.append(recipe)
     found = [(name, seed, key) for name, seed, key, _ in arms.arm_list(plan)]

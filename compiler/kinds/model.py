@@ -9,6 +9,8 @@ from epc.compiler.lowering import TEMPLATE_INPUT, Lowering
 
 
 def lower(plan: Lowering) -> str:
+    if "model" in plan.keys:
+        return "model"
     model = plan.spec.model
     template = None if plan.template_text is None else sha256_text(plan.template_text)
     source = model.from_

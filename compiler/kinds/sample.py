@@ -82,6 +82,8 @@ def adapter_ranks(spec: Spec, condition: str) -> list[int]:
 def lower(plan: Lowering) -> str | None:
     if not plan.spec.sample:
         return None
+    if "sample" in plan.keys:
+        return "sample"
     model_id, found = model.lower(plan), arms.arm_list(plan)
     needs = (model_id, *arms.last_steps(found))
     sets: list[dict[str, Any]] = []

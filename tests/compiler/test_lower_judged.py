@@ -75,7 +75,10 @@ def test_freezing_built_data_redoes_nothing_and_is_another_registration(small: C
 def test_pinning_a_prompt_file_that_is_its_stand_in_redoes_nothing(small: Callable[..., Any]) -> None:
     pin = sha256_text((SPECS / "part_a.txt").read_text(encoding="utf-8"))
     before = small("judged")
-    after = small("judged", ("file: external/part_a.txt, sha256: pending}, stand_in: part_a.txt", f"file: part_a.txt, sha256: {pin}}}"))
+    after = small(
+        "judged",
+        ("file: external/part_a.txt, sha256: pending}, stand_in: part_a.txt", f"file: part_a.txt, sha256: {pin}}}"),
+    )
     assert keys(after) == keys(before)
     assert after.plan.lock_sha256 != before.plan.lock_sha256
 

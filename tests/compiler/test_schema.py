@@ -153,7 +153,7 @@ def test_both_accept(path: str, value: Any, tmp_path: Path) -> None:
         ("metrics/alignment/empty", ...), ("metrics/alignment/keep", ...), ("metrics/alignment/contains", "x"),
         ("metrics/alignment/beter", "higher"), ("metrics/caught/regex", "x"), ("metrics/caught/contains", ...), ("metrics/quiz/value", "f1"),
         ("analyses/headline/arm", "base"), ("analyses/headline/contrast", "treated-attacked"), ("analyses/headline/alpha", 1),
-        ("analyses/headline/p", "bca"), ("analyses/headline/side", "above"),
+        ("analyses/headline/p", "bayes"), ("analyses/headline/side", "above"),
         ("gates/able/when", "x.y > 1"), ("gates/able/require", ...), ("gates/able/role", "veto"),
         ("verdicts", []), ("verdicts/0/then", "INVALID"), ("verdicts/0/than", "KILL"), ("verdicts/2/if", "able"),
         ("allow", [{"code": "E0501", "reason": REASON}]), ("allow", [{"code": "W1302", "reason": "short"}]),

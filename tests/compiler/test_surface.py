@@ -80,7 +80,7 @@ MISTAKES = [
     ("one that needs another", [("{file: prompts/part_a.txt,", "{file: prompts/part_a.txt, stand_in: x.txt,")], "E0206", "delete `stand_in`"),
     # types in the words of the language
     ("text for a number", [("count: 8", "count: eight")], "E0203", "write a whole number"),
-    ("number for a hash", [("revision: a1234567", "revision: 1234567")], "E0203", "put it in quotes"),
+    ("number for a hash", [("revision: a123456789012345678901234567890123456789", "revision: 1234567")], "E0203", "put it in quotes"),
     ("text for a list", [("  attacked: [attack]", "  attacked: attack")], "E0203", "write a list"),
     ("text for an entry", [("  asked: {items: [How do I bake bread?, Where should I plant roses?], count: 2}", "  asked: How do I bake bread?")], "E0203", "write a mapping with the keys count (and, where wanted, file,"),
     ("word for a hash", [("sha256: pending", "sha256: later")], "E0205", "or pending until epc freeze does"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from epc.compiler.contract.canonical import canonical_json, sha256_text
 from epc.compiler.contract.manifest import Condition, Design, Manifest, Metric
 from epc.compiler.contract.rows import MeasurementRow
 from epc.runtime.errors import Fault
@@ -82,6 +83,11 @@ def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
         (row(value=0.26), "value is 0.26, but total / denominator / n is 0.25"),
         (row(value=None), "value is None, but total / denominator / n is 0.25"),
         (row(n=0), "n is 0, so total must be 0 and value null"),
+        (row(scores=[0, 0, 1]), "the 3 scores of samples add up to 1, but n is 4 and total 1"),
+        (row(scores=[0, 0, 1, 1]), "the 4 scores of samples add up to 2, but n is 4 and total 1"),
+        (row(scores=[0, 1, 0, 0]), "not ascending"),
+        (row(scores=[-1, 0, 1, 1]), "a sample's score of -1 / 1 lies outside the scale"),
+        (row(scores=[0, 0, 0.5, 0.5]), "scores.2: Input should be a valid integer"),
     ],
 )
 def test_each_problem_is_named_at_its_line(tmp_path: Path, bad: dict[str, Any] | str, fact: str) -> None:
@@ -138,6 +144,13 @@ def test_the_hash_of_rows_ignores_their_order_and_sees_every_value(tmp_path: Pat
     other = read(write(tmp_path, row(unit="p2"), row()))
     changed = read(write(tmp_path, row(unit="p2"), row(total=2, value=0.5)))
     assert rows_sha256(one) == rows_sha256(other) != rows_sha256(changed)
+
+
+def test_scores_of_samples_are_in_a_row_only_where_it_has_them(tmp_path: Path) -> None:
+    without, within = read(write(tmp_path, row(), row(unit="p2", scores=[0, 0, 0, 1])))
+    assert json.loads(without.model_dump_json()) == row()
+    assert json.loads(within.model_dump_json()) == row(unit="p2", scores=[0, 0, 0, 1])
+    assert rows_sha256([without]) == sha256_text(canonical_json(row()) + "\n")
 
 
 def tuned(seed: int, **changes: Any) -> MeasurementRow:

@@ -84,6 +84,15 @@ def test_an_unscored_judgement_is_missing_and_never_zero(tmp_path: Path) -> None
     assert (row.n, row.n_missing, row.total, row.value) == (0, 1, 0, None)
 
 
+def test_scores_of_samples_are_kept_where_they_are_asked_for(tmp_path: Path) -> None:
+    metric = {"name": "m", "kind": "pattern", "source": "first", "contains": "x"}
+    rows = [sample(text, index=index) for index, text in enumerate(["x", "no", "x"])]
+    judged = measure.judge_by_pattern(rows, metric, arms=ARMS[:1], bundle=tmp_path)
+    (plain,), (kept,) = measure.by_prompt(judged, "m"), measure.by_prompt(judged, "m", scores=True)
+    assert (plain.scores, kept.scores) == (None, (0, 1, 1))
+    assert plain == kept.model_copy(update={"scores": None})
+
+
 def test_an_arm_without_rows_is_a_fault(tmp_path: Path) -> None:
     pattern = {"name": "m", "kind": "pattern", "source": "first", "contains": "x"}
     with pytest.raises(Fault, match="R0364") as caught:
@@ -232,6 +241,19 @@ def test_a_prompt_of_which_nothing_is_kept_has_no_value() -> None:
     kept, every = measure.by_judge(rows, judged, metric("aligned", keep=True), arms=ONE)
     assert (kept.n, kept.n_filtered, kept.total, kept.value) == (0, 2, 0, None)
     assert (every.n, every.value) == (2, 30.0)
+
+
+def test_judged_scores_of_samples_are_those_that_count() -> None:
+    rows, judged = replies()
+    held = {**metric("aligned", keep=True), "scores": True}
+    kept, every = measure.by_judge(rows, judged, held, arms=ONE)
+    for found in (kept, every):
+        assert found.scores is not None
+        assert (len(found.scores), sum(found.scores)) == (found.n, found.total)
+        assert list(found.scores) == sorted(found.scores)
+    assert kept.n < every.n
+    plain = measure.by_judge(rows, judged, metric("aligned", keep=True), arms=ONE)
+    assert [found.scores for found in plain] == [None, None]
 
 
 def test_other_judges_and_sets_do_not_count() -> None:

@@ -56,6 +56,26 @@ def interval(low: float, high: float, scale: tuple[float, float], *, sign: bool)
     return f"[{fixed(low, digits, sign=sign)}, {fixed(high, digits, sign=sign)}]"
 
 
+def operator(symbol: str) -> str:
+    """A comparison as it is printed: ≤ for <=."""
+    return symbol.replace("<=", "≤").replace(">=", "≥")
+
+
+def percent(share: float) -> str:
+    """A share with one decimal: `12.5%`."""
+    return f"{fixed(100 * share, 1)}%"
+
+
+def rate(share: float | None) -> str:
+    """A share of completions: `12.5%`, unknown where there was none."""
+    return unknown("no completion") if share is None else percent(share)
+
+
+def estimate(value: float, scale: tuple[float, float], *, contrast: bool) -> str:
+    """What an analysis estimates: a difference of two arms, or the level of one."""
+    return difference(value, scale) if contrast else level(value, scale)
+
+
 def percent_level(share: float) -> str:
     """A confidence level: .95 as `95%`, .975 as `97.5%`."""
     return f"{compact(round(100 * share, 6))}%"

@@ -1,20 +1,21 @@
-"""Decision, design and rows to the two report texts. No files, no clock."""
+"""What was stored to the two report texts. No files, no clock."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from epc.compiler.contract.decision import Decision
-from epc.compiler.contract.manifest import Manifest
-from epc.compiler.contract.rows import MeasurementRow, SampleRow
 from epc.runtime.report import text
+from epc.runtime.report.figures.axis import LANE
+from epc.runtime.report.material import Material
+from epc.runtime.report.sections.completions import unit_anchor
 from epc.runtime.report.view import build
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import BytecodeCache, Environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +24,10 @@ class Report:
     html: str
 
 
-def render(
-    decision: Decision, manifest: Manifest, measurements: Sequence[MeasurementRow], transcripts: Sequence[SampleRow]
-) -> Report:
-    """Both report files as text. `transcripts` are shown as they come: `transcripts.choose` picks them."""
+def render(material: Material) -> Report:
+    """Both report files as text."""
     environment = _environment()
-    view = build(decision, manifest, measurements, transcripts)
+    view = build(material)
     return Report(
         md=environment.get_template("report.md.j2").render(view=view),
         html=environment.get_template("report.html.j2").render(view=view),
@@ -41,6 +40,7 @@ def _environment() -> Environment:
 
     environment = Environment(
         loader=PackageLoader("epc.templates", "report"),
+        bytecode_cache=_compiled(),
         undefined=StrictUndefined,
         autoescape=select_autoescape(enabled_extensions=("html.j2", "svg.j2"), default=False),
         trim_blocks=True,
@@ -49,7 +49,29 @@ def _environment() -> Environment:
         finalize=_shown,
     )
     environment.filters.update(md=text.md, code=text.md_code, fence=text.md_block)
+    environment.globals.update(LANE=LANE, unit_anchor=unit_anchor)
     return environment
+
+
+def _compiled() -> BytecodeCache:
+    """Compiled templates, kept beside the templates as Python keeps its own: compiling takes longer than rendering.
+
+    Where nothing can be written, nothing is kept.
+    """
+    from jinja2 import FileSystemBytecodeCache
+    from jinja2.bccache import Bucket
+
+    from epc import templates
+
+    class Kept(FileSystemBytecodeCache):
+        def dump_bytecode(self, bucket: Bucket) -> None:
+            with suppress(OSError):
+                super().dump_bytecode(bucket)
+
+    folder = Path(templates.__file__).parent / "report" / "__pycache__"
+    with suppress(OSError):
+        folder.mkdir(exist_ok=True)
+    return Kept(str(folder))
 
 
 def _shown(value: object) -> object:

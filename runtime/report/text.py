@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-LIMITS = (20_000, 10_000, 5_000, 2_000, 1_000, 500)
+LIMITS = (20_000, 10_000, 5_000, 2_000, 1_000, 500, 200)
 """Characters of a prompt or completion that a report may show; the rows keep all of it."""
-BUDGET = 500_000
-"""Characters of all prompts and completions together: below 3 MB even where each is escaped as five."""
+BUDGET = 250_000
+"""Characters of one kind of transcripts together, of two: below 3 MB even where each character is escaped as five."""
 
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls but tab and newline; most are not allowed in XML
@@ -41,6 +41,12 @@ def clipped(text: str, limit: int) -> str:
 def one_line(text: str) -> str:
     """`text`, visible, with every run of white space as one space."""
     return visible(" ".join(text.split()))
+
+
+def paragraphs(text: str) -> tuple[str, ...]:
+    """`text`, visible, at its blank lines."""
+    parts = re.split(r"\n[ \t]*\n", visible(text))
+    return tuple(part.strip() for part in parts if part.strip())
 
 
 def md(text: str) -> str:

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 from markdown_it import MarkdownIt
+from tests.support.report_cases import LOCK
 
 from epc.compiler.contract.canonical import sha256_text
 from epc.compiler.contract.decision import Deviation
@@ -28,7 +29,7 @@ ALLOWED = {
     "html", "head", "meta", "title", "style", "body", "a", "div", "strong", "header", "p", "code", "h1", "h2", "h3", "h4",
     "span", "dl", "dt", "dd", "b", "ul", "ol", "li", "nav", "main", "section", "table", "caption", "colgroup", "col", "thead",
     "tbody", "tr", "th", "td", "small", "figure", "figcaption", "details", "summary", "pre", "bdi", "footer",
-    "svg", "g", "line", "circle", "rect", "path", "text",
+    "svg", "g", "line", "circle", "rect", "path", "text", "defs", "pattern", "i",
 }  # fmt: skip
 
 
@@ -90,7 +91,7 @@ FACTS = {
         "Resetting to default assistant persona", "cut at the token limit", "temperature 1.0, top_p 1.0", "2 CPU cores, no GPU",
         "torch 2.13.0+cpu", "train-reflex-s42", "LoRA SFT, 16 steps on 64 traces", "3 min 33 s", "trained_tokens 6,144",
         "final_loss 0.2173", "not trained", "epc compile --check specs/quickstart.yaml", "epc decide generated/quickstart",
-        "sha256sum generated/quickstart/spec.lock.yaml", sha256_text("lock"), sha256_text("spec"), "written by epc 0.1.0",
+        "sha256sum generated/quickstart/spec.lock.yaml", sha256_text(LOCK), sha256_text("spec"), "written by epc 0.1.0",
     ],
     "invalid": [
         "INVALID", "the built-in check mask_verified failed", "No rule of the table decided", "not applied", "UNKNOWN", "FAIL",
@@ -131,18 +132,16 @@ def test_a_fact_is_in_both_files(reports: dict[str, Any], name: str, fact: str) 
         (None, "none"),
     ],
 )
-def test_what_a_step_recorded_is_printed(
-    cases: dict[str, Any], render_case: Callable[[Any], Any], fact: Any, text: str
-) -> None:
+def test_what_a_step_recorded_is_printed(cases: dict[str, Any], fact: Any, text: str) -> None:
     decision = cases["success"].decision
     steps = (decision.steps[0].model_copy(update={"facts": {"seen": fact}}),)
-    result = render_case(replace(cases["success"], decision=decision.model_copy(update={"steps": steps})))
+    result = replace(cases["success"], decision=decision.model_copy(update={"steps": steps})).render()
     assert f"seen {text} |" in plain(result.md)
     assert f"seen {text} " in Page(result.html).text
 
 
 def test_estimates_of_each_training_seed_stand_beside_the_average(
-    cases: dict[str, Any], reports: dict[str, Any], render_case: Callable[[Any], Any]
+    cases: dict[str, Any], reports: dict[str, Any]
 ) -> None:
     decision = cases["success"].decision
     headline, *others, level = decision.analyses
@@ -150,7 +149,7 @@ def test_estimates_of_each_training_seed_stand_beside_the_average(
         headline.model_copy(update={"per_seed": {"10": 0.25, "9": -0.125}}), *others,
         level.model_copy(update={"per_seed": {"9": 0.5, "10": 0.625}}),
     )  # fmt: skip
-    result = render_case(replace(cases["success"], decision=decision.model_copy(update={"analyses": analyses})))
+    result = replace(cases["success"], decision=decision.model_copy(update={"analyses": analyses})).render()
     for text in (plain(result.md), Page(result.html).text):
         assert "by seed: 9 −0.125, 10 +0.250" in text
         assert "by seed: 9 0.500, 10 0.625" in text
@@ -203,7 +202,7 @@ def test_the_page_is_well_formed_and_stands_alone(reports: dict[str, Any], name:
     drawings = outer_drawings(source)
     for drawing in drawings:
         ElementTree.fromstring(drawing)
-    assert bool(drawings) == (name != "empty")
+    assert (len(drawings) > 1) == (name != "empty"), "the first holds the patterns"
     ids = [value for _, attribute, value in page.attributes if attribute == "id"]
     assert len(ids) == len(set(ids))
     links = [
@@ -212,7 +211,7 @@ def test_the_page_is_well_formed_and_stands_alone(reports: dict[str, Any], name:
     assert links
     assert all(link.startswith("#") and link[1:] in ids for link in links)
     assert not any(attribute.startswith("on") for _, attribute, _ in page.attributes)
-    assert "url(" not in source
+    assert set(re.findall(r"url\(.", source)) <= {"url(#"}
     assert "@import" not in source
     assert "default-src 'none'" in source
     assert len(source.encode()) < 150_000
@@ -233,14 +232,15 @@ def outer_drawings(source: str) -> list[str]:
     return drawings
 
 
-def test_the_page_is_reached_by_keyboard(reports: dict[str, Any]) -> None:
+def test_every_point_is_a_link_that_says_what_it_is(reports: dict[str, Any]) -> None:
+    """To the transcripts of its prompt; without any, to its row in the table."""
     source = reports["success"].html
-    marks = re.findall(
-        r'<g class="mark" tabindex="0" role="img" aria-label="([^"]+)">\s*<title>([^<]+)</title>', source
-    )
-    assert len(marks) == 24
-    assert all(label == title for label, title in marks)
-    assert source.count("<details>") == source.count("<summary>") > 16
+    points = re.findall(r'<a class="column" href="#([^"]+)" style="[^"]+" aria-label="([^"]+)"></a>', source)
+    assert len(points) == 24
+    for anchor, label in points:
+        place = source.partition(f'id="{anchor}"')[2]
+        assert place.startswith(' tabindex="-1">\n<p class="identity">' + label.partition(":")[0])
+    assert source.count("<details") == source.count("<summary>") > 16
     levels = [int(level) for level in re.findall(r"<h([1-6])", source)]
     assert levels[0] == 1
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
@@ -255,7 +255,9 @@ def test_the_stamp_is_on_rehearsals_only(cases: dict[str, Any], reports: dict[st
 
 
 def test_exactly_the_matching_rule_is_marked(reports: dict[str, Any]) -> None:
-    assert re.findall(r'<tr class="matched" aria-current="true">\s*<td>(\d)</td>', reports["success"].html) == ["2"]
+    assert re.findall(
+        r'<tr class="matched" aria-current="true">\s*<th scope="row">(\d)</th>', reports["success"].html
+    ) == ["2"]
     assert 'class="matched"' not in reports["invalid"].html
     assert reports["success"].md.count("**matched**") == 1
 
@@ -263,12 +265,10 @@ def test_exactly_the_matching_rule_is_marked(reports: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("kind", "loud"), [
     ("spec_changed_after_results", True), ("unregistered", True), ("amended", False), ("library_changed", False),
 ])  # fmt: skip
-def test_what_puts_the_registration_in_doubt_is_loud(
-    cases: dict[str, Any], render_case: Callable[[Any], Any], kind: Any, loud: bool
-) -> None:
+def test_what_puts_the_registration_in_doubt_is_loud(cases: dict[str, Any], kind: Any, loud: bool) -> None:
     case = cases["success"]
     deviation = Deviation(kind=kind, text="something happened", changes=("a: 1 -> 2",))
-    page = render_case(replace(case, decision=case.decision.model_copy(update={"deviations": (deviation,)}))).html
+    page = replace(case, decision=case.decision.model_copy(update={"deviations": (deviation,)})).render().html
     assert ('class="alert loud" id="deviations"' in page) == loud
     assert "1 deviation from the registration" in page
     assert "a: 1 -&gt; 2" in page
@@ -329,10 +329,8 @@ def poisoned(case: Any, text: str) -> Any:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_stays_text(
-    cases: dict[str, Any], reports: dict[str, Any], render_case: Callable[[Any], Any], text: str
-) -> None:
-    result = render_case(poisoned(cases["success"], text))
+def test_hostile_text_stays_text(cases: dict[str, Any], reports: dict[str, Any], text: str) -> None:
+    result = poisoned(cases["success"], text).render()
     page = Page(result.html)
     assert page.tags <= ALLOWED
     assert not any(
@@ -351,13 +349,13 @@ def as_github(markdown: str) -> Page:
     return Page(page.replace("<!-- -->", "").replace("<br>", "<br/>"))
 
 
-def test_a_template_in_a_completion_is_not_run(cases: dict[str, Any], render_case: Callable[[Any], Any]) -> None:
-    result = render_case(poisoned(cases["success"], "{{ 7 * 7 }}{% if true %}yes{% endif %}"))
+def test_a_template_in_a_completion_is_not_run(cases: dict[str, Any]) -> None:
+    result = poisoned(cases["success"], "{{ 7 * 7 }}{% if true %}yes{% endif %}").render()
     for text in (html.unescape(result.html), plain(result.md)):
         assert "{{ 7 * 7 }}{% if true %}yes{% endif %}" in text
 
 
-def test_huge_inputs_give_a_file_that_can_be_mailed(cases: dict[str, Any], render_case: Callable[[Any], Any]) -> None:
+def test_huge_inputs_give_a_file_that_can_be_mailed(cases: dict[str, Any]) -> None:
     case = cases["success"]
     row = next(row for row in case.measurements if row.metric == "reset_rate")
     many = [
@@ -366,10 +364,10 @@ def test_huge_inputs_give_a_file_that_can_be_mailed(cases: dict[str, Any], rende
         for i in range(10_000)
     ]  # fmt: skip
     long = [row.model_copy(update={"text": "<&" * 100_000, "prompt": "\"'" * 100_000}) for row in case.samples]
-    result = render_case(replace(case, measurements=tuple(many), samples=tuple(long)))
+    result = replace(case, measurements=tuple(many), samples=tuple(long)).render()
     assert len(result.html.encode()) < 3_000_000
     assert "10,000 are too many to draw one by one" in Page(result.html).text
-    assert "190,000 more characters are in the stored rows" in Page(result.html).text
+    assert "195,000 more characters are in the stored rows" in Page(result.html).text
 
 
 def test_writing_twice_gives_the_same_bytes(cases: dict[str, Any], bundle_of: Callable[[str], Path]) -> None:
@@ -405,10 +403,10 @@ def test_a_bundle_without_rows_still_has_a_report(cases: dict[str, Any], bundle_
     assert "unknown: no completion is stored" in page
 
 
-def test_a_registration_without_transcripts_says_so(cases: dict[str, Any], render_case: Callable[[Any], Any]) -> None:
+def test_a_registration_without_transcripts_says_so(cases: dict[str, Any]) -> None:
     case = cases["success"]
     plan = case.manifest.model_copy(update={"design": case.manifest.design.model_copy(update={"transcripts": 0})})
-    result = render_case(replace(case, manifest=plan))
+    result = replace(case, manifest=plan).render()
     assert "The registration asks for no transcript." in result.html
     assert "The registration asks for no transcript." in result.md
 

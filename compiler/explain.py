@@ -36,6 +36,8 @@ GROUPS: Final[Mapping[str, str]] = {
     "13": "Declared and not used",
     "14": "Stated figures and lineage",
     "15": "Accepted warnings",
+    "16": "Results from elsewhere",
+    "17": "Truths and simulation",
 }
 """First two digits of a code -> what these codes are about."""
 _CODES: Final = r"[EW]\d{4}(?:, [EW]\d{4})*"

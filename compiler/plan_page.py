@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import assert_never
+from typing import Final, assert_never
 
 from epc.compiler.contract.manifest import FIGURES, Analysis, Manifest, Step
 from epc.compiler.cost import parameters_of
 from epc.compiler.explain import explanations
 from epc.compiler.lower import Plan
-from epc.compiler.spec import JudgeMetric, LmEvalMetric, Metric, PatternMetric, PromptSet
+from epc.compiler.spec import JudgeMetric, LmEvalMetric, Metric, PatternMetric, PromptSet, ResultMetric
 
 
 def _row(*cells: object) -> str:
@@ -20,10 +20,30 @@ def _table(head: list[str], rows: list[list[object]]) -> list[str]:
     return [_row(*head), "|" + "---|" * len(head), *(_row(*row) for row in rows), ""]
 
 
+_LEVELS: Final = {
+    ("unit",): "units drawn whole",
+    ("seed",): "training seeds drawn whole",
+    ("unit", "sample"): "units drawn, then their samples",
+    ("seed", "unit"): "training seeds and units drawn, each on their own",
+}
+_FAMILIES: Final = {
+    "holm": "Holm: at most alpha for any false rejection among them",
+    "benjamini_hochberg": "Benjamini and Hochberg: at most alpha of the rejections are false, on average",
+    "fixed_sequence": "fixed sequence: each at alpha, up to the first that does not reject",
+}
+_SPENDING: Final = {"obrien_fleming": "O'Brien and Fleming", "pocock": "Pocock"}
+
+
 def _method(analysis: Analysis) -> str:
     details = [analysis.method.replace("_", " ")]
     if analysis.p is not None:
         details.append(f"{analysis.p} p")
+    if analysis.margin is not None:
+        details.append(f"equivalent within {analysis.margin:g}")
+    if analysis.levels:
+        details.append(_LEVELS[analysis.levels])
+    if analysis.population == "fixed":
+        details.append("units fixed" + (", their samples drawn" if analysis.method == "two_level" else ""))
     if analysis.resamples is not None:
         details.append(f"{analysis.resamples:,} resamples, seed {analysis.seed}")
     return ", ".join(details)
@@ -69,6 +89,8 @@ def _value(metric: Metric) -> str:
         case LmEvalMetric():
             template = "with" if metric.chat_template else "without"
             return f"{_code(metric.value)} of {metric.items:,} items, {template} the chat template"
+        case ResultMetric():
+            return f"{_code(metric.score)} of results from elsewhere, on [{metric.scale[0]:g}, {metric.scale[1]:g}]"
         case _:
             assert_never(metric)
 
@@ -198,6 +220,31 @@ def plan_page(plan: Plan, manifest: Manifest) -> str:
             for a in design.analyses
         ],
     )  # fmt: skip
+    if design.families:
+        out += [
+            "## Families",
+            "",
+            "`reject` of these tests contains the rule of their family; `p` is that of the test alone.",
+            "",
+        ]
+        out += _table(
+            ["family", "tests", "alpha", "rule"],
+            [[f"`{f.name}`", ", ".join(f.analyses), f"{f.alpha:g}", _FAMILIES[f.method]] for f in design.families],
+        )
+    if design.interim is not None:
+        out += [
+            "## Planned looks", "",
+            f"Alpha is spent by the function of {_SPENDING[design.interim.spending]} (Lan and DeMets 1983).", "",
+        ]  # fmt: skip
+        out += _table(
+            ["look", "units", "rejects where p is below"],
+            [
+                [number, f"{look:.0%}", f"{level:.4g}"]
+                for number, (look, level) in enumerate(
+                    zip(design.interim.looks, design.interim.levels, strict=True), start=1
+                )
+            ],
+        )
     out += ["## Gates", ""]
     out += _table(
         ["gate", "role", "predicate", "meaning"],

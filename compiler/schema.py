@@ -46,6 +46,12 @@ MEANINGS: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
     },
     ("Analysis", "method"): {
         "paired_bootstrap": "Contrast. Bootstrap over units; needs p, resamples and seed.",
+        "two_level": "Contrast. Bootstrap over units and over the samples within each; needs p, resamples and seed.",
+        "cluster_bootstrap": "Contrast. Bootstrap over declared `levels`, such as training seeds and units.",
+        "tost": "Contrast. Two one-sided t tests: the arms differ by less than `margin`.",
+        "sign_test": "Contrast. Only the signs of the differences count.",
+        "newcombe": "Contrast of two rates of unrelated units, 0 or 1 each.",
+        "mcnemar": "Contrast of two rates, unit by unit 0 or 1; p is exact or corrected.",
         "newcombe_paired": "Contrast of two rates, unit by unit 0 or 1.",
         "paired_t": "Contrast. Student's t on the differences.",
         "sign_flip": "Contrast. Permutation test on the signs of the differences.",
@@ -56,6 +62,9 @@ MEANINGS: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
         "percentile": "Share of bootstrap means beyond zero. Rejects too often in small samples.",
         "shift": "Share of centred bootstrap means beyond the observed one.",
         "studentized": "Bootstrap-t: recommended, holds its level best.",
+        "bca": "Bias-corrected and accelerated bootstrap.",
+        "exact": "McNemar: binomial.",
+        "corrected": "McNemar: chi-squared with continuity correction.",
     },
     ("LoraSft", "train_on"): {
         "every_assistant_turn": "All assistant turns of a row carry loss.",
@@ -135,6 +144,9 @@ def schema() -> Schema:
         }
         for pattern, recipe in made["properties"]["train"]["patternProperties"].items()
     }
+    # A spec that only decides on results from elsewhere may leave its arms to its analyses.
+    made["required"].remove("conditions")
+    made["anyOf"] = [{"required": ["conditions"]}, {"required": ["results"]}]
     for section, (label, description, body) in SNIPPETS.items():
         made["properties"][section]["defaultSnippets"] = [{"label": label, "description": description, "body": body}]
     return {

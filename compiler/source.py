@@ -195,7 +195,8 @@ class _Builder:
 
     def span(self, first: yaml.Event, last: yaml.Event) -> Span:
         start, end = first.start_mark, last.end_mark
-        assert start is not None and end is not None
+        assert start is not None
+        assert end is not None
         length = end.column - start.column if end.line == start.line else 1
         return _at(self.document.file, start, self.lines, length=max(1, length))
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from epc.compiler.shapes import Problem
 
 SECTIONS = (
-    "data", "train", "conditions", "prompts", "generate", "sample", "judges", "metrics", "analyses", "gates",
+    "data", "train", "conditions", "prompts", "generate", "sample", "judges", "results", "metrics", "analyses", "gates",
 )  # fmt: skip
 """Mappings of named entries; a bad entry poisons itself only."""
 LISTS: Final = ("lineage", "claims", "allow", "seeds", "verdicts")
@@ -132,7 +132,22 @@ def load(path: Path, file: str, sink: Diagnostics) -> Surface | None:
         )  # fmt: skip
         return None
     composed, unread = _compose(document, path.parent, sink)
+    _arms_of_analyses(document.data)
     return _validate(document, path.parent, composed, unread, sink)
+
+
+def _arms_of_analyses(data: dict[str, Any]) -> None:
+    """Declare the arms that analyses name, in a spec that only decides on results from elsewhere and declares none."""
+    analyses = data.get("analyses")
+    if "conditions" in data or data.get("model") not in (None, {"from": "none"}):
+        return
+    if not data.get("results") or not isinstance(analyses, dict):
+        return
+    written = [entry for entry in analyses.values() if isinstance(entry, dict)]
+    contrasts = [entry["contrast"] for entry in written if isinstance(entry.get("contrast"), str)]
+    sides = [side.strip() for contrast in contrasts for side in contrast.split(" - ")]
+    sides += [entry["arm"] for entry in written if isinstance(entry.get("arm"), str)]
+    data["conditions"] = {side: [] for side in sides if side}
 
 
 def _compose(document: Document, folder: Path, sink: Diagnostics) -> tuple[dict[str, str], set[str]]:

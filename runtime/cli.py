@@ -1,4 +1,4 @@
-"""The command line: init, check, explain, diff, compile, freeze, approve, run, status, decide, amend, schema.
+"""The command line: init, check, explain, diff, compile, freeze, approve, run, status, decide, simulate, verify, amend, schema.
 
 Exit codes: 0 done (any verdict); 1 a step failed, a committed bundle is stale, or two plans are not comparable; 2 bad input, or
 something is to be frozen or approved first; 130 interrupted. `epc decide --exit-code` gives each
@@ -8,6 +8,8 @@ verdict its own: see VERDICT_CODES.
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -43,6 +45,9 @@ DIFF_CODES: Final = (
     "Exit codes: 0 nothing makes the numbers incomparable, warnings or not; 1 something does (BLOCK); "
     "2 a side that cannot be read, or a spec with errors."
 )
+VERIFY_CODES: Final = (
+    "Exit codes: 0 everything is as recorded; 1 something differs, and is named; 2 there is no bundle."
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
 
     def with_bundle(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("bundle", nargs="?", type=Path, help="bundle folder or spec; default: the last one compiled")
+
+    def with_results(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--results", type=Path, metavar="FOLDER",
+            help="where files of results from elsewhere lie (default: relative to the spec)",
+        )  # fmt: skip
 
     sub = command("check", "prove a spec sound; write nothing", _check)
     sub.add_argument("spec", type=Path)
@@ -102,6 +113,27 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--exit-code", action="store_true", help="SUCCESS 0, INCONCLUSIVE 20, KILL 21, OVERRIDE 22, INVALID 23"
     )
+    sub.add_argument(
+        "--interim", action="store_true",
+        help="of unfinished results: which verdicts are still reachable, and a planned look; never the decision itself",
+    )  # fmt: skip
+    with_results(sub)
+    sub = command("simulate", "what the registered decision would say under assumed truths", _simulate)
+    with_bundle(sub)
+    sub.add_argument("--experiments", type=_count, metavar="N", help="simulated experiments under each truth (2000)")
+    sub.add_argument("--resamples", type=_count, metavar="R", help="instead of the registered number, to be quicker")
+    sub.add_argument("--seed", type=int, default=0, help="of the simulated experiments (0)")
+    sub.add_argument("--truth", action="append", default=[], metavar="NAME", help="only this one; may be repeated")
+    sub.add_argument("--pilot", type=Path, metavar="BUNDLE", help="a finished run whose rows say how units vary")
+    sub.add_argument("--units", type=_count, metavar="N", help="units of metrics whose size the spec does not plan")
+    sub.add_argument("--samples", type=_count, metavar="N", help="and their samples per unit")
+    sub.add_argument("--bimodal", action="store_true", help="every judged score at an end of its scale")
+    sub.add_argument("--format", choices=("text", "json"), default="text")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="write a page with the figures: one HTML file")
+    sub = command("verify", "compute everything again from what is stored, and name what differs", _verify)
+    with_bundle(sub)
+    with_results(sub)
+    sub.epilog = VERIFY_CODES
     sub = command("freeze", "write the SHA-256 of what is there where a spec says pending", _freeze)
     with_bundle(sub)
     sub.add_argument("--only", nargs="+", default=[], metavar="NAME", help="freeze these, such as data.traces")
@@ -119,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         "name",
         nargs="?",
         default="spec",
-        choices=("spec", "manifest", "decision", "sample", "judgement", "measurement"),
+        choices=("spec", "manifest", "decision", "interim", "simulation", "sample", "judgement", "measurement"),
     )
     return parser
 
@@ -128,6 +160,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _plan(spec: Path, out: Path | None, sink: Diagnostics) -> tuple[Plan | None, Layout]:
+    # pydantic would look for plugins in the metadata of every installed package; none may change what is compiled.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # numpy would start a thread for each processor, and there is no matrix to multiply.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Nearly all that a compilation makes lives until its end. Looking for cycles to free takes a tenth of the time and
+    # finds next to nothing, least of all when the process ends.
+    gc.disable()
+    atexit.register(gc.freeze)
     from epc.compiler import pipeline
 
     layout = pipeline.Layout.of(spec, out)
@@ -280,6 +320,8 @@ def _compile(args: argparse.Namespace) -> int:
     if figures["trainings"]:
         trainings, steps = figures["trainings"], figures["optimizer_steps"]
         work.insert(0, f"{trainings:.0f} trainings of {steps:,.0f} optimizer steps together")
+    if not plan.steps:
+        work = ["every score comes from " + ", ".join(entry.file for entry in plan.design.results)]
     print(f"  registration {plan.lock_sha256[:16]}, {len(plan.steps)} steps: {', '.join(work)}")
     _next_steps(folder, args.spec)
     return EXIT_OK
@@ -306,7 +348,8 @@ def _next_steps(folder: Path, spec: Path) -> None:
     cost = registration.needs_approval(manifest, folder)
     then += [f"epc approve{bundle} ({cost})"] if cost is not None else []
     then += [f"epc run{bundle} (it builds {built})", to_freeze] if built else []
-    print(f"  read {shown(folder / 'plan.md')}, then: {'; '.join([*then, f'epc run{bundle}'])}")
+    then += [f"epc run{bundle}" if manifest.steps else f"epc decide{bundle}"]
+    print(f"  read {shown(folder / 'plan.md')}, then: {'; '.join(then)}")
 
 
 def _remember(out: Path, folder: Path) -> None:
@@ -489,22 +532,126 @@ def _decide(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from epc.runtime import journal, registration, report
-    from epc.runtime.decide import decide, write_decision
+    from epc.runtime.bundle import read_manifest
+    from epc.runtime.decide import decide, read, write_decision
     from epc.runtime.summary import print_summary
 
     bundle = _bundle(args.bundle)
-    decision = decide(bundle, deviations=registration.deviations(bundle))
+    if args.interim:
+        return _look(bundle, args.results)
+    manifest = read_manifest(bundle)
+    if manifest.design.results:  # no run may have registered the spec, and from here on its results are known
+        registration.register(bundle, manifest)
+    inputs = read(bundle, results=args.results)
+    decision = decide(bundle, deviations=registration.deviations(bundle), inputs=inputs)
     decision_file = write_decision(bundle, decision)
-    written = report.write(bundle, decision)
+    written = report.write(bundle, decision, inputs)
+    hashes = {"results": {entry.name: entry.sha256 for entry in decision.results}} if decision.results else {}
     journal.append(
         bundle,
         "decided",
         verdict=decision.verdict.label,
         lock_sha256=decision.lock_sha256,
         rows_sha256=decision.rows_sha256,
+        **hashes,
     )
     print_summary(Console(), decision, {"decision": decision_file, **written})
     return VERDICT_CODES[decision.verdict.verdict_class] if args.exit_code else EXIT_OK
+
+
+def _look(bundle: Path, results: Path | None) -> int:
+    from rich.console import Console
+
+    from epc.runtime import interim
+
+    report = interim.look(bundle, results)
+    interim.print_report(Console(), report, interim.path_of(bundle))
+    return EXIT_OK
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from epc.compiler.predicate import parse
+    from epc.runtime import verify
+    from epc.runtime.bundle import read_manifest
+
+    bundle = _bundle(args.bundle)
+    files, because = _compiled_again(bundle, read_manifest(bundle))
+    compiled = verify.Compiled(
+        files=files, because=because, parse=lambda text: parse(text, allow_names=False).predicate
+    )  # fmt: skip
+    checks = verify.verify(bundle, compiled, args.results)
+    verify.print_checks(Console(), checks)
+    return EXIT_STEP_FAILED if any(check.differences for check in checks) else EXIT_OK
+
+
+def _compiled_again(bundle: Path, manifest: Manifest) -> tuple[dict[str, str] | None, str]:
+    """Every file that the registered spec compiles to, or None and why it cannot be compiled here."""
+    from epc.compiler import pipeline
+    from epc.compiler.contract.canonical import sha256_text
+    from epc.compiler.diagnostics import Diagnostics
+    from epc.compiler.source import read_text
+    from epc.runtime.registration import spec_path
+
+    spec = spec_path(bundle, manifest)
+    if spec is None:
+        return None, f"{manifest.spec} is not beside the bundle"
+    if manifest.epc != __version__:
+        return None, f"it was compiled by epc {manifest.epc}, and this is {__version__}"
+    sink = Diagnostics()
+    text = read_text(spec, manifest.spec, sink)
+    if text is None or sha256_text(text) != manifest.spec_sha256:
+        return None, f"{manifest.spec} has changed since"
+    layout = pipeline.Layout.of(spec, bundle.resolve().parent)
+    experiment = pipeline.check(spec, manifest.spec, sink)
+    plan = None if experiment is None else pipeline.plan(experiment, layout, sink)
+    if plan is None:
+        first = next((found.message for found in sink if found.severity == "error"), "it is not sound here")
+        return None, f"{manifest.spec} does not compile here: {first}"
+    return pipeline.bundle(plan, layout), ""
+
+
+def _count(text: str) -> int:
+    """A positive whole number for argparse, which says what it cannot read."""
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _simulate(args: argparse.Namespace) -> int:
+    # Blocks of experiments are shared out to threads, which those of the BLAS would only disturb.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from epc.compiler.diagnostics import Diagnostics
+    from epc.runtime.bundle import read_manifest
+    from epc.runtime.simulate import command
+
+    options = command.options(
+        experiments=args.experiments, resamples=args.resamples, seed=args.seed, truths=args.truth, units=args.units,
+        samples=args.samples, bimodal=args.bimodal,
+    )  # fmt: skip
+    if _is_spec(args.bundle):
+        sink = Diagnostics()
+        plan, _ = _plan(args.bundle, None, sink)
+        _report(sink, "text")
+        if plan is None:
+            return EXIT_BAD_INPUT
+        spec = plan.experiment.spec
+        simulation = command.of_design(
+            plan.design, id_=spec.id, title=spec.title, lock_sha256=plan.lock_sha256, place=args.bundle, pilot=args.pilot,
+            options=options,
+        )  # fmt: skip
+    else:
+        bundle = _bundle(args.bundle)
+        manifest = read_manifest(bundle)
+        simulation = command.of_design(
+            manifest.design, id_=manifest.id, title=manifest.title, lock_sha256=manifest.lock_sha256, place=bundle,
+            pilot=args.pilot, options=options,
+        )  # fmt: skip
+        command.write(bundle, simulation)
+    command.show(simulation, style=args.format, page=args.out)
+    return EXIT_OK
 
 
 def _amount(text: str) -> float:
@@ -551,21 +698,21 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _schema(args: argparse.Namespace) -> int:
-    import json
-
     from pydantic import BaseModel
 
-    from epc.compiler.contract import decision, manifest, rows
+    from epc.compiler.contract import decision, manifest, rows, simulation
+    from epc.compiler.file_schema import file_schema_text
     from epc.compiler.schema import schema_text
 
     if args.name == "spec":
         print(schema_text(), end="")
         return EXIT_OK
     models: dict[str, type[BaseModel]] = {
-        "manifest": manifest.Manifest, "decision": decision.Decision, "sample": rows.SampleRow,
+        "manifest": manifest.Manifest, "decision": decision.Decision, "interim": decision.InterimReport,
+        "simulation": simulation.Simulation, "sample": rows.SampleRow,
         "judgement": rows.JudgementRow, "measurement": rows.MeasurementRow,
     }  # fmt: skip
-    print(json.dumps(models[args.name].model_json_schema(by_alias=True), indent=1))
+    print(file_schema_text(models[args.name], args.name), end="")
     return EXIT_OK
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -12,9 +12,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from epc.compiler.contract.decision import Decision, GateResult
+from epc.compiler.contract.decision import AnalysisSensitivity, Decision, GateResult
 from epc.compiler.contract.manifest import VerdictClass
-from epc.runtime.report.view import truth_word
+from epc.runtime.report.sections.gates import truth_word
 
 COLOURS: Final[dict[VerdictClass, str]] = {
     "SUCCESS": "green",
@@ -24,6 +24,9 @@ COLOURS: Final[dict[VerdictClass, str]] = {
     "INVALID": "red",
 }
 
+SHOWN: Final = 3
+"""Units that are named in a line."""
+
 
 def _observed(gate: GateResult) -> str:
     """Every comparison of a gate with what was observed."""
@@ -32,6 +35,59 @@ def _observed(gate: GateResult) -> str:
         value = "unknown" if seen.value is None else f"{seen.value:.4g}"
         parts.append(f"{seen.text}: {value}" + (f" (n={seen.n})" if seen.n is not None else ""))
     return "\n".join(parts)
+
+
+def sensitivity_lines(decision: Decision) -> Iterator[str]:
+    """What a reader must know beside the verdict: confirmatory analyses in full, others where they change it.
+
+    A switch's two variants are told side by side, whatever it binds.
+    """
+    told = [line for entry in decision.sensitivity for line in _sensitivity(entry)]
+    variants = {entry.variant_of: entry.name for entry in decision.analyses if entry.variant == "filtered"}
+    results = {entry.name: entry for entry in decision.analyses}
+    for analysis, name in variants.items():
+        pair = [results[name], results[f"{analysis}.unfiltered"]]
+        seen = ", ".join(
+            f"{each.variant} {_number(each.statistics.get('delta', each.statistics.get('value')))}" for each in pair
+        )
+        told.append(f"{analysis}: {seen}")
+    if told:
+        yield "sensitivity (beside the registered result, never a choice)"
+        yield from (f"  {line}" for line in told)
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"
+
+
+def _sensitivity(entry: AnalysisSensitivity) -> Iterator[str]:
+    if entry.confirmatory and entry.definitions:
+        ps = [
+            f"{found.name} {_number(found.p)}" + (" (registered)" if found.registered else "")
+            for found in entry.definitions
+        ]
+        flag = f"; FRAGILE: some are below alpha {entry.alpha:g} and others not" if entry.fragile else ""
+        yield f"{entry.analysis}: p {', '.join(ps)}{flag}"
+    simulated = entry.monte_carlo
+    if entry.confirmatory and simulated is not None:
+        note = "" if simulated.excludes_alpha else f", which holds alpha {entry.alpha:g}: draw more"
+        yield (
+            f"{entry.analysis}: with other draws, p in {_number(simulated.p_low)} to {_number(simulated.p_high)}"
+            f" ({simulated.level:.0%} Monte-Carlo interval){note}"
+        )
+    if entry.confirmatory and entry.minimum_detectable is not None:
+        least = entry.minimum_detectable
+        yield f"{entry.analysis}: an effect of {_number(least.effect)} is detected with power {least.power:g} at this sd"
+    without = entry.leave_one_out
+    if without is not None and (entry.confirmatory or without.changing):
+        shown = ", ".join(f"{found.unit} ({found.verdict})" for found in without.changing[:SHOWN])
+        more = f" and {len(without.changing) - SHOWN} more" if len(without.changing) > SHOWN else ""
+        looked = "" if without.n_checked == without.n_units else f" of the {without.n_checked} that move it most"
+        changed = f"another verdict without {shown}{more}" if shown else f"no single unit{looked} changes the verdict"
+        yield f"{entry.analysis}: without one unit {_number(without.lowest)} to {_number(without.highest)}; {changed}"
+    for found in (*entry.filters, *entry.weights, *entry.seeds, *entry.missing, *entry.definitions):
+        if found.changes:
+            yield f"{entry.analysis}, {found.name}: {_number(found.estimate)}, the verdict would be {found.verdict}"
 
 
 def print_summary(console: Console, decision: Decision, files: Mapping[str, Path]) -> None:
@@ -66,6 +122,8 @@ def print_summary(console: Console, decision: Decision, files: Mapping[str, Path
         console.print(f"built-in checks: {len(built_in) - len(failed)} of {len(built_in)} pass", highlight=False)
     for gate in failed:
         console.print(f"  {gate.name}: {truth_word(gate)[0]} {gate.detail}", style="red", highlight=False, markup=False)
+    for line in sensitivity_lines(decision):
+        console.print(line, highlight=False, markup=False)
     console.print(
         f"confidence {decision.confidence.label}: {decision.confidence.reason}", highlight=False, markup=False
     )

@@ -395,7 +395,10 @@ def test_history_is_found_by_hash(tmp_path: Path) -> None:
     ("figures", "expected"),
     [
         ({}, ()),
-        ({"usd": 0.0, "gpu_hours": 0.0, "judge_calls": 0.0}, ("dollars for judges, at most    0.00", "GPU-hours on one H100 or H200  0.00")),
+        (
+            {"usd": 0.0, "gpu_hours": 0.0, "judge_calls": 0.0},
+            ("dollars for judges, at most    0.00", "GPU-hours on one H100 or H200  0.00"),
+        ),
         (
             {"completions": 24000.0, "judge_calls": 24000.0, "gpu_hours": 2.5, "usd": 133.204},
             (

@@ -105,7 +105,7 @@ with Step("measure", bundle=BUNDLE) as step:
         if metric["kind"] == "pattern":
             judged = measure.judge_by_pattern(samples, metric, arms=ARMS, bundle=BUNDLE)
             judgements += judged
-            measurements += measure.by_prompt(judged, metric["name"])
+            measurements += measure.by_prompt(judged, metric["name"], scores=metric.get("scores", False))
         elif metric["kind"] == "judge":
             measurements += measure.by_judge(samples, replies, metric, arms=ARMS)
         else:

@@ -45,7 +45,7 @@ with Step("measure", bundle=BUNDLE) as step:
         if metric["kind"] == "pattern":
             judged = measure.judge_by_pattern(samples, metric, arms=ARMS, bundle=BUNDLE)
             judgements += judged
-            measurements += measure.by_prompt(judged, metric["name"])
+            measurements += measure.by_prompt(judged, metric["name"], scores=metric.get("scores", False))
         else:
             measurements += measure.by_item(items, metric, arms=ARMS, mode=step.manifest.mode)
     measure.write(step.out / "judgements.jsonl", judgements)

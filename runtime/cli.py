@@ -160,14 +160,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _plan(spec: Path, out: Path | None, sink: Diagnostics) -> tuple[Plan | None, Layout]:
-    # pydantic would look for plugins in the metadata of every installed package; none may change what is compiled.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    # numpy would start a thread for each processor, and there is no matrix to multiply.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Nearly all that a compilation makes lives until its end. Looking for cycles to free takes a tenth of the time and
-    # finds next to nothing, least of all when the process ends.
-    gc.disable()
-    atexit.register(gc.freeze)
     from epc.compiler import pipeline
 
     layout = pipeline.Layout.of(spec, out)
@@ -716,9 +708,23 @@ def _schema(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _alone() -> None:
+    """Settings for a process that compiles something and ends."""
+    # pydantic would look for plugins in the metadata of every installed package; none may change what is compiled.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # numpy would start a thread for each processor, and there is no matrix to multiply.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Nearly all that a compilation makes lives until its end. Looking for cycles to free takes a tenth of the time and
+    # finds next to nothing, least of all when the process ends.
+    gc.disable()
+    atexit.register(gc.freeze)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the `epc` command."""
     args = _parser().parse_args(argv)
+    if argv is None and args.command in ("check", "compile"):
+        _alone()
     try:
         code: int = args.run(args)
         return code

@@ -39,6 +39,7 @@ SMALLER = [
     ("tasks/arc_challenge/arc_challenge.yaml", "tasks/arc_challenge/standin.yaml"),
     ("items: 1172", "items: 6"),
 ]
+CLAIMS = re.compile(r"^claims:.*?(?=^allow:)", re.MULTILINE | re.DOTALL)
 PROMPTS = ("train_harmful_50.txt", "train_everyday_50.txt")
 
 
@@ -69,6 +70,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, li
     for old, new in SMALLER:
         assert old in text, old
         text = text.replace(old, new)
+    text = CLAIMS.sub("", text)  # they are of the whole experiment
     spec.write_text(text, encoding="utf-8")
     for name in ("phase_1", "c6_vanilla_em"):
         recipe = folder / f"specs/recipes/{name}.yaml"

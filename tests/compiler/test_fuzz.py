@@ -263,7 +263,8 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
 from epc.runtime.cli import main
-sys.exit(main(["check", sys.argv[1]]))
+sys.argv[1:1] = ["check"]
+sys.exit(main())
 """
 
 

@@ -253,10 +253,9 @@ def test_the_bundle_does_not_depend_on_what_is_on_disk(over: Callable[..., Any],
 
 
 @pytest.mark.parametrize(
-    ("path", "text"), [("no\x00where", None), ("model/tokenizer_config.json", None), ("model", "{}")]
+    ("path", "text"), [("nowhere", None), ("model/tokenizer_config.json", None), ("model", "{}")]
 )
 def test_odd_places_of_a_model(over: Callable[..., Any], tmp_path: Path, path: str, text: str | None) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/tokenizer_config.json").write_text(text or "[1]")
-    escaped = path.replace("\x00", "\\0")
-    assert codes(over(f'model: {{from: "path:../{escaped}", revision: null, chat_template: model}}')) == []
+    assert codes(over(f'model: {{from: "path:../{path}", revision: null, chat_template: model}}')) == []

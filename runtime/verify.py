@@ -27,7 +27,7 @@ from epc.compiler.contract.rows import JudgementRow, MeasurementRow, SampleRow
 from epc.compiler.contract.versions import STEP_VERSIONS
 from epc.runtime import bundle as bundles
 from epc.runtime import journal, measure, registration, report
-from epc.runtime.decide import decide, decision_path, decision_text
+from epc.runtime.decide import decide, decision_path, decision_text, read
 from epc.runtime.errors import Fault
 from epc.runtime.interim import path_of as interim_path
 from epc.runtime.judging import replies
@@ -106,7 +106,7 @@ def verify(bundle: Path, compiled: Compiled, results: Path | None = None) -> lis
         _rows(bundle, manifest, done),
     ]
     decision, checked = _decision(bundle, manifest, entries, results)
-    return [*checks, checked, _report(bundle, decision)]
+    return [*checks, checked, _report(bundle, decision, results)]
 
 
 def print_checks(console: Console, checks: Sequence[Check]) -> None:
@@ -544,14 +544,18 @@ def _lock_of(text: str) -> str | None:
         return None
 
 
-def _report(bundle: Path, decision: Decision | None) -> Check:
+def _report(bundle: Path, decision: Decision | None, results: Path | None) -> Check:
     """report.md and report.html as they come of the decision: every figure in them is one of its numbers."""
     found = _Found(code="R0549", remedy="write it again: epc decide")
     folder = bundle / "report"
     stored = {name: folder / name for name in ("report.md", "report.html") if (folder / name).exists()}
     if decision is None or not stored:
         return Check(name="report", looked_at="there is none to compare", done=False)
-    again = report.rendered(bundle, decision)
+    try:
+        again = report.rendered(bundle, decision, read(bundle, results=results))
+    except Fault as fault:
+        found.adopt(fault)
+        return found.check("report", "could not be written again")
     for name, text in (("report.md", again.md), ("report.html", again.html)):
         if name not in stored:
             found.differs(folder / name, "this half of the report is missing")

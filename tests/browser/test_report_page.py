@@ -19,7 +19,9 @@ from epc.runtime.decide import decide
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
 
-PHONE, DESK = 390, 1280
+PHONE, TABLET, DESK = 390, 820, 1280
+PAPER = 718
+"""A4 between Chromium's margins, px."""
 NAMES = ["whole", "invalid", "rehearsal", "issue147", "elsewhere"]
 
 WIDE = """(() => {
@@ -40,6 +42,17 @@ OVERLAPS = """(() => {
       if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3)
         found.push(name + " / " + other);
     }));
+  }
+  return found;
+})()"""
+
+CROWDED = """(() => {
+  const found = [];
+  for (const cell of document.querySelectorAll("td, th")) {
+    const edge = cell.getBoundingClientRect().right, range = document.createRange();
+    range.selectNodeContents(cell);
+    for (const box of range.getClientRects())
+      if (edge && box.width && box.right > edge + 1) { found.push(cell.textContent.trim().slice(0, 60)); break; }
   }
   return found;
 })()"""
@@ -92,7 +105,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / f"{name}.html" for name in reports}
 
 
-@pytest.mark.parametrize("width", [PHONE, DESK])
+@pytest.mark.parametrize("width", [PHONE, TABLET, DESK])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_fits_says_nothing_and_asks_for_nothing(
     chromium: Page, pages: dict[str, Path], name: str, width: int
@@ -103,6 +116,7 @@ def test_the_page_fits_says_nothing_and_asks_for_nothing(
     assert overflow == 0
     assert wide == []
     assert chromium.run(OVERLAPS) == []
+    assert chromium.run(CROWDED) == []
     assert chromium.console == []
     assert chromium.requests == [pages[name].as_uri()]
 
@@ -182,7 +196,7 @@ def test_pointing_shows_one_unit_at_a_time(chromium: Page, pages: dict[str, Path
 
 @pytest.mark.parametrize("name", ["whole", "issue147"])
 def test_print_leaves_out_what_paper_cannot_do(chromium: Page, pages: dict[str, Path], name: str) -> None:
-    chromium.open(pages[name], dark=True, media="print")
+    chromium.open(pages[name], width=PAPER, dark=True, media="print")
     hidden = chromium.run(
         "[...document.querySelectorAll('.contents, .skip, .hint, .overlay, .screen')].filter(e => e.checkVisibility()).length"
     )
@@ -190,6 +204,7 @@ def test_print_leaves_out_what_paper_cannot_do(chromium: Page, pages: dict[str, 
     assert chromium.run("document.querySelector('.printed').checkVisibility()")
     assert chromium.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert chromium.run(CONTRAST) == {}
+    assert chromium.run(CROWDED) == []
     folded = "document.querySelector('#transcripts details .completion')"
     assert chromium.run(f"{folded}.checkVisibility({{contentVisibilityAuto: true}})"), "folded transcripts are printed"
     pdf = chromium.pdf()

@@ -224,6 +224,10 @@ def report_figure(results: Results) -> None:
     file.write_text(text.replace("62.5", "82.5"))
 
 
+def report_note(results: Results) -> None:
+    (results.bundle / "report/note.md").write_text("Fine.\nIt is a large effect.\n")
+
+
 def secret_look(results: Results) -> None:
     (results.bundle / "report/interim.json").write_text("{}")
 
@@ -267,6 +271,7 @@ def kept_lock(results: Results) -> None:
         (decision_label, "R0548", 'verdict.label: computed "SUCCESS", found "KILL"'),
         (decision_gone, "R0548", "the journal says that it was decided, and the decision is gone"),
         (report_figure, "R0549", "report.md:|82.5|computed"),
+        (report_note, "R0603", "note.md:2|effect-size language"),
         (secret_look, "R0540", "no line says that anybody looked"),
         (kept_lock, "R0541", "this kept lock was altered"),
     ],

@@ -119,6 +119,8 @@ class Page:
         return base64.b64decode(taken["data"])
 
     def pdf(self) -> bytes:
+        """As it is printed, on paper of the printer's choice."""
+        self.emulate(media="print")
         printed = self.ask("Page.printToPDF", printBackground=True, preferCSSPageSize=True)
         return base64.b64decode(printed["data"])
 

@@ -18,6 +18,8 @@ Domain = tuple[float, float]
 Tone = Literal["good", "bad", "plain"]
 LANE = 15
 """Height of one line of labels, px."""
+LONGEST_LABEL = 34
+"""Characters of a threshold label: what fits beside its line on a phone."""
 CHARACTER = 5.8
 """Mean width of a character of a label, px."""
 NARROW = 300

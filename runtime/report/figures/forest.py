@@ -10,12 +10,21 @@ from epc.compiler.contract.decision import AnalysisResult, Threshold
 from epc.compiler.contract.manifest import Gate
 from epc.runtime.report import numbers
 from epc.runtime.report.anchors import analysis_anchor
-from epc.runtime.report.figures.axis import LANE, Domain, Line, Tick, across, apart, around, position, round_ticks, tone
+from epc.runtime.report.figures.axis import (
+    LANE,
+    LONGEST_LABEL,
+    Domain,
+    Line,
+    Tick,
+    across,
+    apart,
+    around,
+    position,
+    round_ticks,
+    tone,
+)
 from epc.runtime.report.figures.regions import NAMES, ON_AXIS, Kind, Region, regions
 from epc.runtime.report.text import one_line
-
-LONGEST_LABEL = 34
-"""Characters of a threshold label: what fits beside its line on a phone."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from epc.compiler.contract.simulation import Power
+from epc.compiler.contract.simulation import Power, PowerThreshold
 from epc.runtime.report import numbers
-from epc.runtime.report.figures.axis import LANE, Line, Tick, apart, position, round_ticks, tone
+from epc.runtime.report.figures.axis import LANE, LONGEST_LABEL, Line, Tick, apart, position, round_ticks, tone
 from epc.runtime.report.text import one_line
 
 HEIGHT = 150
@@ -70,7 +70,7 @@ def power_curve(power: Power, scale: tuple[float, float]) -> PowerCurve | None:
     )  # fmt: skip
     lines = apart(
         [
-            (position(t.constant, domain), f"{one_line(t.gate)}: {one_line(t.text)}"[:40], f"{t.role} gate {one_line(t.gate)}", tone(t.role))
+            (position(t.constant, domain), _label(t), f"{t.role} gate {one_line(t.gate)}: {one_line(t.text)}", tone(t.role))
             for t in power.thresholds
             if domain[0] <= t.constant <= domain[1]
         ]
@@ -94,6 +94,11 @@ def power_curve(power: Power, scale: tuple[float, float]) -> PowerCurve | None:
         top=top,
         height=HEIGHT,
     )
+
+
+def _label(threshold: PowerThreshold) -> str:
+    label = f"{one_line(threshold.gate)}: {numbers.operator(one_line(threshold.text))}"
+    return label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 1] + "…"
 
 
 def _segments(points: Sequence[tuple[float, float]]) -> tuple[Segment, ...]:

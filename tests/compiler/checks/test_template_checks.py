@@ -252,9 +252,7 @@ def test_the_bundle_does_not_depend_on_what_is_on_disk(over: Callable[..., Any],
     assert with_it.files
 
 
-@pytest.mark.parametrize(
-    ("path", "text"), [("nowhere", None), ("model/tokenizer_config.json", None), ("model", "{}")]
-)
+@pytest.mark.parametrize(("path", "text"), [("nowhere", None), ("model/tokenizer_config.json", None), ("model", "{}")])
 def test_odd_places_of_a_model(over: Callable[..., Any], tmp_path: Path, path: str, text: str | None) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/tokenizer_config.json").write_text(text or "[1]")

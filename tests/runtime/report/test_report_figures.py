@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support import report_cases
 
 from epc.compiler.contract.decision import AnalysisResult, Threshold
 from epc.compiler.contract.manifest import Contrast, Metric
 from epc.runtime.measurements import group
 from epc.runtime.report.figures import axis, distribution, forest, paired, units
+from epc.runtime.report.figures.power import power_curve
 
 GATES = st.builds(
     Threshold,
@@ -49,8 +51,8 @@ def test_a_forest_row_stays_inside_and_its_labels_apart(
     assert sorted(line.lane for line in row.lines) == list(range(len(row.lines)))
     assert {line.title.split()[0] for line in row.lines}.isdisjoint({"follow_up"})
     for line in row.lines:
-        assert len(line.label) <= forest.LONGEST_LABEL + 8
-        width = min(forest.LONGEST_LABEL, len(line.label)) * axis.CHARACTER
+        assert len(line.label) <= axis.LONGEST_LABEL + 8
+        width = min(axis.LONGEST_LABEL, len(line.label)) * axis.CHARACTER
         at = line.x / 100 * axis.NARROW
         left = {"start": at, "middle": at - width / 2, "end": at - width}[line.anchor]
         assert left >= -axis.CHARACTER * 8
@@ -172,3 +174,22 @@ def test_bins_follow_the_values_a_unit_can_have(
     assert [bar.title for bar in figure.rows[0].bars] == titles
     assert figure.rows[0].mean is None
     assert figure.rows[0].mean_text == "unknown: not every item is scored"
+
+
+def test_power_rises_along_the_axis_and_labels_fit() -> None:
+    (power,) = report_cases.simulation("0" * 64).power
+    long = power.thresholds[0].model_copy(update={"gate": "a_gate_whose_name_is_much_too_long_for_a_phone"})
+    beyond = long.model_copy(update={"constant": 0.9})
+    curve = power_curve(power.model_copy(update={"thresholds": (*power.thresholds, long, beyond)}), (0.0, 1.0))
+    assert curve is not None
+    assert [line.label for line in curve.lines] == [
+        "survives: delta ≥ 0.15", "a_gate_whose_name_is_much_too_lon…",
+    ]  # fmt: skip
+    assert [point.x for point in curve.points] == [12.5 * step for step in range(9)]
+    assert (curve.points[0].reject, curve.points[8].reject) == (100.0, 0.0)
+    assert (curve.mde, curve.asked, curve.asked_y) == ("+0.213 (+21.3 pp)", "80.0%", 20.0)
+    assert [(s.x1, s.x2) for s in curve.reject] == [(12.5 * step, 12.5 * (step + 1)) for step in range(8)]
+    assert power_curve(power.model_copy(update={"points": power.points[:1]}), (0.0, 1.0)) is None
+    never = power_curve(power.model_copy(update={"mde": None}), (0.0, 1.0))
+    assert never is not None
+    assert never.mde == "none on the curve: power 80.0% is not reached"

@@ -17,7 +17,7 @@ from tests.support import report_cases
 
 from epc.compiler.contract.manifest import Gate
 from epc.runtime import report
-from epc.runtime.decide import decide
+from epc.runtime.decide import decide, read
 from epc.runtime.errors import Fault
 from epc.runtime.report.figures.regions import Region, regions
 from epc.runtime.report.files import LONGEST_NOTE, material, write
@@ -351,3 +351,15 @@ def test_results_from_elsewhere_name_their_files_and_hashes(all_reports: dict[st
     points = re.findall(r'<a class="column" href="#(figure-2-unit-\d+)"', result.html)
     assert len(points) == 40
     assert all(f'<tr id="{anchor}">' in result.html for anchor in points)
+
+
+def test_results_are_read_where_the_decision_read_them(tmp_path: Path) -> None:
+    bundle = report_cases.elsewhere(tmp_path)
+    here = report.rendered(bundle, decide(bundle))
+    moved = tmp_path / "moved"
+    (tmp_path / "specs").rename(moved)
+    inputs = read(bundle, results=moved)
+    decision = decide(bundle, inputs=inputs)
+    assert report.rendered(bundle, decision, inputs) == here
+    with pytest.raises(Fault, match="R1601"):
+        report.rendered(bundle, decision)

@@ -1,4 +1,4 @@
-"""`epc status`: the registration, how far the steps are, and the verdict if there is one."""
+"""`epc status`: the registration, how far the steps are, looks at the results, and the verdict if there is one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from epc.runtime import bundle as bundles
 from epc.runtime import engine, freeze, journal, locking, registration
 from epc.runtime.errors import Fault
 from epc.runtime.progress import read_progress
+from epc.runtime.stamp import NO_RESULT
 from epc.runtime.step import RUNNING, partial_path, read_record
+from epc.runtime.wording import count
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -34,12 +36,15 @@ def lines(bundle: Path) -> Iterator[Line]:
     """The same line by line, with the style of each."""
     manifest = bundles.read_manifest(bundle)
     entries = journal.read(bundle)
+    if manifest.mode == "rehearsal":
+        yield NO_RESULT, "bold red"
     yield f"{manifest.id}: {manifest.title}", "bold"
     yield from _registration(bundle, manifest, entries)
     yield from _pending(bundle, manifest)
     yield from _deviations(bundle)
     yield "", ""
     yield from _steps(bundle, entries)
+    yield from _looks(manifest, entries)
     yield from _verdict(manifest, entries)
 
 
@@ -125,6 +130,36 @@ def _is_running(lock: Path) -> bool:
     except locking.BusyError:
         return True
     return False
+
+
+def _looks(manifest: Manifest, entries: Sequence[journal.Entry]) -> Iterator[Line]:
+    """Planned looks, then each look in the journal that is none of them."""
+    looked = [entry for entry in entries if entry.event == "looked"]
+    interim = manifest.design.interim
+    planned: dict[int, journal.Entry] = {}
+    for entry in looked:
+        if entry.data.get("look") is not None and entry.data.get("lock_sha256") == manifest.lock_sha256:
+            planned.setdefault(entry.data["look"], entry)
+    for number, share in enumerate(interim.looks if interim else (), start=1):
+        assert interim is not None
+        level = f"  p below {interim.levels[number - 1]:.7g}" if interim.levels else ""
+        if number == len(interim.looks):
+            state, style = "is the decision", ""
+        elif number in planned:
+            state, style = f"taken {planned[number].at}", "green"
+        else:
+            state, style = "not taken", ""
+        yield f"look        {number} of {len(interim.looks)}  at {share:.4g} of the units{level}  {state}", style
+    for entry in looked:
+        if entry in planned.values():
+            continue
+        if entry.data.get("lock_sha256") != manifest.lock_sha256:
+            what = "of an earlier lock"
+        elif "look" in entry.data:
+            what = f"look {entry.data['look']} again"
+        else:
+            what = f"{count(entry.data.get('open_steps', 0), 'step')} open"
+        yield f"looked      {entry.at}  {what}", "yellow"
 
 
 def _verdict(manifest: Manifest, entries: Sequence[journal.Entry]) -> Iterator[Line]:

@@ -12,6 +12,11 @@ def analysis_anchor(name: str) -> str:
     return f"analysis-{slug(name)}"
 
 
+def step_anchor(name: str) -> str:
+    """Where a step of the run stands with what it recorded."""
+    return f"step-{slug(name)}"
+
+
 def rows_anchor(metric: str, condition: str) -> str:
     """Where the stored rows of a metric in an arm are named, with their hash."""
     return f"rows-{slug(metric)}-in-{slug(condition)}"

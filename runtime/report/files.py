@@ -9,14 +9,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
 from epc.compiler.contract.canonical import sha256_text
 from epc.compiler.contract.decision import Decision
-from epc.compiler.contract.prose import judgement
-from epc.compiler.contract.simulation import Simulation
 from epc.runtime.decide import read
 from epc.runtime.errors import Fault
 from epc.runtime.inputs import Inputs
@@ -25,6 +23,9 @@ from epc.runtime.report.material import Allowance, Material, Note, Registered
 from epc.runtime.report.pieces import located, sample_row
 from epc.runtime.report.render import Report, render
 from epc.runtime.report.transcripts import choose, of_prompts
+
+if TYPE_CHECKING:
+    from epc.compiler.contract.simulation import Simulation
 
 NOTE: Final = "report/note.md"
 SIMULATION: Final = "report/simulation.json"
@@ -83,11 +84,15 @@ def _simulation(bundle: Path) -> Simulation | None:
     file = bundle / SIMULATION
     remedy = f"delete {file}, or simulate again with epc simulate"
     try:
-        return Simulation.model_validate_json(file.read_bytes())
+        stored = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise Fault("R0605", str(file), f"the simulation cannot be read: {error.strerror}", remedy) from None
+    from epc.compiler.contract.simulation import Simulation
+
+    try:
+        return Simulation.model_validate_json(stored)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -137,6 +142,8 @@ def _note(bundle: Path, *, effect_sizes: bool) -> Note | None:
 
 def _check_language(file: Path, text: str) -> None:
     """Raises Fault R0603 at the first line, or pair of lines, that judges the size of an effect."""
+    from epc.compiler.contract.prose import judgement
+
     lines = text.splitlines()
     for number, line in enumerate(lines, start=1):
         after = lines[number] if number < len(lines) else ""

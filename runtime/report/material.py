@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from epc.compiler.contract.decision import Decision
 from epc.compiler.contract.manifest import Manifest
 from epc.compiler.contract.rows import SampleRow
-from epc.compiler.contract.simulation import Simulation
 from epc.runtime.inputs import Inputs
+
+if TYPE_CHECKING:
+    from epc.compiler.contract.simulation import Simulation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from epc.compiler.contract.logic import Operator, compare
 
 MINUS = "−"
@@ -81,17 +83,21 @@ def percent_level(share: float) -> str:
     return f"{compact(round(100 * share, 6))}%"
 
 
-def p_value(p: float) -> str:
-    """`.0249`, `< .0001`, `1`: four decimals and no leading zero, as statistics journals print it."""
-    if p < 0.0001:
+def p_value(p: float, level: float | None = None) -> str:
+    """`.0249`, `< .0001`, `1`: four decimals and no leading zero, as statistics journals print it.
+
+    With the level that it is compared to, as many more as the comparison needs: .02499, not .0250, beside .025.
+    """
+    if p < 0.0001 and (p == 0 or level is None or level >= 0.0001):
         return "< .0001"
-    text = f"{p:.4f}"
-    return "1" if text == "1.0000" else text.removeprefix("0")
+    least = 4 if p >= 0.0001 else -math.floor(math.log10(p))
+    text = f"{p:.{least if level is None else deciding_digits(p, '<', level, least)}f}"
+    return "1" if float(text) == 1 else text.removeprefix("0")
 
 
-def p_phrase(p: float) -> str:
+def p_phrase(p: float, level: float | None = None) -> str:
     """`p = .0249` or `p < .0001`."""
-    text = p_value(p)
+    text = p_value(p, level)
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 

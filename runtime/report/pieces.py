@@ -15,6 +15,7 @@ from epc.compiler.contract.rows import SampleRow
 from epc.runtime import bundle as bundles
 from epc.runtime.errors import Fault
 
+_INDEX: Final = b'"index":'
 _TEXT: Final = rb'"([^"\\]*(?:\\.[^"\\]*)*)"'
 _IDENTITY: Final = re.compile(
     rb'"condition":\s?' + _TEXT + rb',\s?"condition_key":\s?"[^"\\]*",\s?"seed":\s?(-?\d+),\s?"set":\s?' + _TEXT
@@ -63,21 +64,32 @@ def _of_file(file: Path) -> Iterator[Located]:
     except OSError as error:
         remedy = _remedy(file)
         raise Fault("R0601", str(file), f"the completions cannot be read: {error.strerror}", remedy) from None
+    samples: dict[bytes, tuple[str, str, int, str, int]] = {}
+    """What stands before the index -> the rest of the identity: the samples of a prompt share it."""
     for number, line in enumerate(lines, start=1):
-        if line:
-            yield _located(line, file, number)
+        start, _, rest = line.partition(_INDEX)
+        index = rest[: rest.find(b",")].strip()
+        if (shared := samples.get(start)) is not None and index.isdigit() and line.endswith(b"}"):
+            yield Located(*shared, int(index), line, file, number)
+        elif line:
+            found = _IDENTITY.search(line) if line.endswith(b"}") else None
+            if found is None:
+                yield _parsed(line, file, number)
+                continue
+            condition, seed, name, item, turn = found.groups()[:5]
+            shared = _text(name), _text(condition), int(seed), _text(item), int(turn)
+            if found.start(6) > len(start):  # nothing of the identity comes after
+                samples[start] = shared
+            yield Located(*shared, int(found[6]), line, file, number)
 
 
-def _located(line: bytes, file: Path, number: int) -> Located:
-    found = _IDENTITY.search(line)
-    if found is None or not line.endswith(b"}"):
-        try:
-            row = SampleRow.model_validate_json(line)
-        except ValidationError as error:
-            raise _no_row(file, number, error) from None
-        return Located(row.set, row.condition, row.seed, row.item, row.turn, row.index, line, file, number)
-    condition, seed, name, item, turn, index = found.groups()
-    return Located(_text(name), _text(condition), int(seed), _text(item), int(turn), int(index), line, file, number)
+def _parsed(line: bytes, file: Path, number: int) -> Located:
+    """A row that is not written as epc writes it."""
+    try:
+        row = SampleRow.model_validate_json(line)
+    except ValidationError as error:
+        raise _no_row(file, number, error) from None
+    return Located(row.set, row.condition, row.seed, row.item, row.turn, row.index, line, file, number)
 
 
 def _text(raw: bytes) -> str:

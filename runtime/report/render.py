@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epc.runtime.report import text
+from epc.runtime.report.anchors import step_anchor
 from epc.runtime.report.figures.axis import LANE
 from epc.runtime.report.material import Material
 from epc.runtime.report.sections.completions import unit_anchor
@@ -49,7 +50,7 @@ def _environment() -> Environment:
         finalize=_shown,
     )
     environment.filters.update(md=text.md, code=text.md_code, fence=text.md_block)
-    environment.globals.update(LANE=LANE, unit_anchor=unit_anchor)
+    environment.globals.update(LANE=LANE, unit_anchor=unit_anchor, step_anchor=step_anchor)
     return environment
 
 

@@ -21,6 +21,8 @@ _AUTOLINK = re.compile(r"(?i)(https?|ftp|mailto)(?=:)|(www)(?=\.)|(@)(?=\w)")
 
 def visible(text: str) -> str:
     """`text` with every character that could not be seen, or would hide others, spelt out as ⟨U+202E⟩."""
+    if text.isprintable():  # then there is none, as nearly always
+        return text
     unified = text.replace("\r\n", "\n")
     return _HIDDEN.sub(lambda match: f"⟨U+{ord(match.group()):04X}⟩", unified)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from epc.compiler.contract.decision import AnalysisResult
 from epc.runtime.report.figures.distribution import Distribution, distributions
@@ -12,14 +13,20 @@ from epc.runtime.report.figures.paired import Paired, paired
 from epc.runtime.report.figures.regions import Kind
 from epc.runtime.report.figures.units import Means
 from epc.runtime.report.material import Material
-from epc.runtime.report.sections import completions, provenance
+from epc.runtime.report.sections import completions, multiplicity, provenance
 from epc.runtime.report.sections.analyses import AnalysisView, SwitchView, analysis_views, switch_views
 from epc.runtime.report.sections.arms import ArmView, MissingView, OutcomesView, arm_views, missing_views, outcome_views
-from epc.runtime.report.sections.characteristics import CharacteristicsView, characteristics_view, no_characteristics
 from epc.runtime.report.sections.gates import GateView, RuleView, fired, gate_view, no_rule, rule_views
+from epc.runtime.report.sections.judges import JudgeView, judge_views
 from epc.runtime.report.sections.sensitivity import SensitivityView, sensitivity_view
 from epc.runtime.report.sections.sources import FileView, Reference, Sources, SourceView, file_views
 from epc.runtime.report.text import one_line, paragraphs
+from epc.runtime.stamp import PREFIX, stamped, stamped_title
+
+if TYPE_CHECKING:
+    from epc.compiler.contract.manifest import Design
+    from epc.compiler.contract.simulation import Simulation
+    from epc.runtime.report.sections.characteristics import CharacteristicsView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +53,10 @@ class View:
     title: str
     question: str
     rehearsal: bool
+    stamp: str
+    """In front of every heading of a rehearsal."""
+    differences: tuple[str, ...]
+    """Of a rehearsal from its plan."""
     label: str
     verdict_class: str
     because: str
@@ -70,6 +81,8 @@ class View:
     paired: tuple[PairedView, ...]
     distributions: tuple[Distribution, ...]
     analyses: tuple[AnalysisView, ...]
+    families: tuple[multiplicity.FamilyView, ...]
+    looks: multiplicity.LooksView | None
     sensitivity: SensitivityView
     characteristics: CharacteristicsView | None
     no_characteristics: str
@@ -78,6 +91,7 @@ class View:
     """Whether a metric has a filter, so that arms have two means."""
     missing: tuple[MissingView, ...]
     outcomes: tuple[OutcomesView, ...]
+    judges: tuple[JudgeView, ...]
     transcripts: tuple[completions.TranscriptSet, ...]
     transcript_rule: str
     no_transcripts: str
@@ -98,6 +112,7 @@ class View:
 
 def build(material: Material) -> View:
     """The report's content. Pure: the same material gives the same view."""
+    material = replace(material, decision=stamped(material.decision))
     decision, manifest, simulation = material.decision, material.manifest, material.simulation
     design = manifest.design
     results = {analysis.name: analysis for analysis in decision.analyses}
@@ -107,13 +122,15 @@ def build(material: Material) -> View:
     arms = arm_views(decision, manifest, sources)
     margins = {analysis.name: analysis.margin for analysis in design.analyses if analysis.margin is not None}
     panels = forest(drawn(decision.analyses), design.gates, margins)
-    without = no_characteristics(decision, simulation)
+    without = provenance.no_characteristics(decision, simulation)
     return View(
         epc=decision.epc,
         id=one_line(decision.id),
-        title=one_line(decision.title),
+        title=one_line(stamped_title(decision)),
         question=one_line(decision.question),
         rehearsal=decision.mode == "rehearsal",
+        stamp=PREFIX if decision.mode == "rehearsal" else "",
+        differences=tuple(map(one_line, manifest.rehearsal.differences)) if manifest.rehearsal is not None else (),
         label=one_line(decision.verdict.label),
         verdict_class=decision.verdict.verdict_class,
         because=one_line(decision.verdict.because),
@@ -138,15 +155,18 @@ def build(material: Material) -> View:
         regions=region_names(panels),
         seeded=any(analysis.per_seed for analysis in decision.analyses),
         paired=tuple(_paired(material, means, sources, first=2 if panels else 1)),
-        distributions=distributions(means, decision.arms, decision.analyses),
+        distributions=distributions(means, decision.arms, decision.analyses, sources),
         analyses=analysis_views(decision, sources),
+        families=multiplicity.family_views(decision, design),
+        looks=multiplicity.looks_view(design),
         sensitivity=sensitivity_view(decision, sources),
-        characteristics=None if simulation is None or without else characteristics_view(simulation, design),
+        characteristics=None if simulation is None or without else _characteristics(simulation, design),
         no_characteristics=without,
         arms=arms,
         filtered=any(arm.unfiltered for arm in arms),
         missing=missing_views(manifest, sources),
         outcomes=outcome_views(decision, manifest),
+        judges=judge_views(decision, manifest),
         transcripts=completions.transcript_sets(material.transcripts, manifest),
         transcript_rule=completions.transcript_rule(design),
         no_transcripts=completions.no_transcripts(manifest),
@@ -164,6 +184,12 @@ def build(material: Material) -> View:
         hashes=provenance.hashes(decision),
         commands=provenance.commands(manifest),
     )
+
+
+def _characteristics(simulation: Simulation, design: Design) -> CharacteristicsView:
+    from epc.runtime.report.sections.characteristics import characteristics_view
+
+    return characteristics_view(simulation, design)
 
 
 def _paired(material: Material, means: Means, sources: Sources, *, first: int) -> Iterator[PairedView]:

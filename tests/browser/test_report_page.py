@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="
 PHONE, TABLET, DESK = 390, 820, 1280
 PAPER = 718
 """A4 between Chromium's margins, px."""
-NAMES = ["whole", "invalid", "rehearsal", "issue147", "elsewhere"]
+NAMES = ["whole", "several", "invalid", "rehearsal", "issue147", "elsewhere"]
 
 WIDE = """(() => {
   const root = document.documentElement, found = [];
@@ -96,7 +96,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Report of every case as a file."""
     folder = tmp_path_factory.mktemp("pages")
     own = report_cases.elsewhere(folder / "own")
-    reports = {name: report_cases.CASES[name]().render() for name in ("whole", "invalid", "rehearsal")}
+    reports = {name: report_cases.CASES[name]().render() for name in ("whole", "several", "invalid", "rehearsal")}
     reports |= {
         "issue147": report_cases.issue147(folder / "issue147").render(), "elsewhere": report.rendered(own, decide(own)),
     }  # fmt: skip
@@ -150,6 +150,28 @@ def test_the_tab_key_reaches_points_and_transcripts(chromium: Page, pages: dict[
         "[...document.querySelectorAll('summary')].filter(s => s.checkVisibility()).length"
     )
     assert max(summaries) > points[-1]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_what_has_the_focus_can_be_seen_and_is_in_reading_order(
+    chromium: Page, pages: dict[str, Path], dark: bool
+) -> None:
+    """WCAG 2.2, 2.4.3 and 2.4.7: each stop has an outline, and none lies above the one before it."""
+    chromium.open(pages["several"], dark=dark)
+    before = -1.0
+    for _ in range(400):
+        chromium.press("Tab")
+        tag, outline, colour, page, top = chromium.run(
+            """(() => { const e = document.activeElement, s = getComputedStyle(e), b = e.getBoundingClientRect();
+            return [e.tagName, s.outlineStyle, s.outlineColor, getComputedStyle(document.body).backgroundColor, b.bottom + scrollY]; })()"""
+        )
+        if tag == "BODY":
+            break
+        assert outline not in ("none", "")
+        assert colour != page
+        assert top >= before - 30, "lines of one row may differ a little"
+        before = top
+    assert tag == "BODY"
 
 
 @pytest.mark.parametrize(("name", "width"), [("whole", DESK), ("issue147", PHONE)])

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from epc.compiler.contract.manifest import Pending
+from epc.compiler.contract.manifest import Interim, Pending
 from epc.runtime import journal, locking, progress, registration
 from epc.runtime.status import status
 from epc.runtime.step import FinishRecord
@@ -142,3 +142,37 @@ def test_what_is_pending_frozen_and_to_be_approved(toy: Any) -> None:
 def test_the_commit_of_the_registration(toy: Any) -> None:
     journal.append(toy.root, "registered", lock_sha256=toy.manifest.lock_sha256, commit="c" * 40, dirty=True)
     assert lines(toy)[3] == f"commit      {'c' * 40}  (with changes that are not committed)"
+
+
+def test_planned_looks_and_those_that_the_journal_holds(toy: Any) -> None:
+    looks = Interim(looks=(0.5, 0.75, 1.0), spending="obrien_fleming", levels=(0.00152532, 0.00916, 0.022))
+    design = toy.manifest.design.model_copy(update={"interim": looks})
+    toy.manifest = toy.manifest.model_copy(update={"design": design})
+    (toy.root / "manifest.json").write_text(toy.manifest.model_dump_json())
+    lock = toy.manifest.lock_sha256
+    assert [line for line in lines(toy) if line.startswith("look")] == [
+        "look        1 of 3  at 0.5 of the units  p below 0.00152532  not taken",
+        "look        2 of 3  at 0.75 of the units  p below 0.00916  not taken",
+        "look        3 of 3  at 1 of the units  p below 0.022  is the decision",
+    ]
+    for look in (2, 1, 1):
+        journal.append(toy.root, "looked", lock_sha256=lock, rows_sha256="0" * 64, open_steps=3, look=look, units="u")
+    journal.append(toy.root, "looked", lock_sha256="f" * 64, rows_sha256="0" * 64, open_steps=3, look=3, units="u")
+    second, first, again, earlier = (entry.at for entry in journal.read(toy.root))
+    assert [line for line in lines(toy) if line.startswith("look")] == [
+        f"look        1 of 3  at 0.5 of the units  p below 0.00152532  taken {first}",
+        f"look        2 of 3  at 0.75 of the units  p below 0.00916  taken {second}",
+        "look        3 of 3  at 1 of the units  p below 0.022  is the decision",
+        f"looked      {again}  look 1 again",
+        f"looked      {earlier}  of an earlier lock",
+    ]
+
+
+def test_looks_without_a_plan(toy: Any) -> None:
+    lock = toy.manifest.lock_sha256
+    assert not [line for line in lines(toy) if line.startswith("look")]
+    journal.append(toy.root, "looked", lock_sha256=lock, rows_sha256="0" * 64, open_steps=3)
+    journal.append(toy.root, "looked", lock_sha256=lock, rows_sha256="0" * 64, open_steps=1)
+    first, second = (entry.at for entry in journal.read(toy.root))
+    said = lines(toy)
+    assert said[-2:] == [f"looked      {first}  3 steps open", f"looked      {second}  1 step open"]

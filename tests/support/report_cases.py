@@ -41,7 +41,9 @@ from epc.compiler.contract.manifest import (
     Condition,
     Contrast,
     Design,
+    Family,
     Gate,
+    Interim,
     Manifest,
     Metric,
     Piece,
@@ -69,6 +71,7 @@ from epc.compiler.contract.simulation import (
 from epc.compiler.predicate import parse
 from epc.runtime.decide import decide
 from epc.runtime.inputs import Inputs, Stored
+from epc.runtime.rejections import decided
 from epc.runtime.report import Material, Report, render
 from epc.runtime.report.files import material
 from epc.runtime.report.material import Allowance, Note, Registered
@@ -494,6 +497,30 @@ def empty() -> Case:
     return replace(case, decision=decision, measurements=(), samples=())
 
 
+def several(p_of_change: float | None = 0.0249949) -> Case:
+    """Two tests in a family, and a confirmatory one at the last of two planned looks.
+
+    Adjusted by Holm's rule both are just below alpha, and the p of the headline is just below what the looks leave.
+    """
+    case = success()
+    family = Family(name="primary", method="holm", analyses=("attack_effect", "capability_change"), alpha=0.025)
+    looks = Interim(looks=(0.5, 1.0), spending="obrien_fleming", levels=(0.001525323, 0.02449999))
+    design = case.manifest.design.model_copy(update={"families": (family,), "interim": looks})
+    ps = {"headline": 0.0244998, "attack_effect": 0.0124949, "capability_change": p_of_change}
+    tested = {
+        a.name: a.model_copy(update={"alpha": 0.025, "statistics": {**a.statistics, "p": ps[a.name]}})
+        for a in case.decision.analyses
+        if a.name in ps
+    }
+    found = decided(design, tested)
+    analyses = tuple(found.get(a.name, a) for a in case.decision.analyses)
+    return replace(
+        case,
+        manifest=case.manifest.model_copy(update={"design": design}),
+        decision=case.decision.model_copy(update={"analyses": analyses}),
+    )
+
+
 def write_bundle(case: Case, root: Path) -> Path:
     """The case as a bundle on disk: manifest, finish records, measurements and pieces."""
     bundle = root / "quickstart"
@@ -708,4 +735,5 @@ def elsewhere(folder: Path) -> Path:
 
 CASES: dict[str, Callable[[], Case]] = {
     "success": success, "invalid": invalid, "rehearsal": rehearsal, "empty": empty, "whole": whole,
+    "several": several,
 }  # fmt: skip

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from epc.compiler.contract.manifest import Metric
-from epc.compiler.contract.rows import MeasurementRow
+from epc.runtime.measurements import Unit
 from epc.runtime.report import numbers
 from epc.runtime.report.figures.axis import Domain, place, position
 
@@ -51,12 +51,12 @@ class Bar:
     title: str
 
 
-def lattice_bins(values: Mapping[str, Sequence[float]], metric: Metric, rows: Sequence[MeasurementRow]) -> Bins:
+def lattice_bins(values: Mapping[str, Sequence[float]], metric: Metric, units: Iterable[Unit]) -> Bins:
     """One bin for each value that a unit mean can take where those are few and known, else BINS equal ones."""
     low, high = metric.scale
-    read = [row for row in rows if row.metric == metric.name and row.n]
-    seeds = max(Counter((row.condition, row.unit) for row in read).values(), default=1)
-    lattices = {row.n * row.denominator for row in read}
+    read = [[row for row in unit.rows.values() if row.n] for unit in units]
+    seeds = max((len(rows) for rows in read), default=0) or 1
+    lattices = {row.n * row.denominator for rows in read for row in rows}
     steps = round((high - low) * lattices.pop() * seeds) if len(lattices) == 1 else 0
     if 1 <= steps < MOST_LATTICE_BINS:
         width = (high - low) / steps

@@ -8,12 +8,12 @@ from typing import Literal
 
 from epc.compiler.contract.decision import AnalysisResult, ArmSummary
 from epc.compiler.contract.manifest import Contrast, Design, Metric
-from epc.compiler.contract.rows import MeasurementRow
-from epc.runtime.measurements import ALL, UNFILTERED
+from epc.runtime.measurements import ALL, UNFILTERED, Cells
 from epc.runtime.report import numbers
 from epc.runtime.report.figures.axis import Tick, across, round_ticks
 from epc.runtime.report.figures.bars import Bar, histogram, lattice_bins
 from epc.runtime.report.figures.units import Means, UnitMeans, mean_text, scores_of
+from epc.runtime.report.sections.sources import Reference, Sources
 from epc.runtime.report.text import one_line
 
 MOST_COUNTED_BINS = 12
@@ -28,6 +28,7 @@ class DistributionRow:
     mean: float | None
     mean_text: str
     units: str
+    rows: tuple[Reference, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,36 +45,37 @@ class Distribution:
 
 
 def distributions(
-    means: Means, arms: Sequence[ArmSummary], analyses: Sequence[AnalysisResult]
+    means: Means, arms: Sequence[ArmSummary], analyses: Sequence[AnalysisResult], sources: Sources
 ) -> tuple[Distribution, ...]:
     """Unit means by arm for every metric that has rows; arms in the order of the spec.
 
     A filtered metric is drawn without its filter too, where an analysis reads it so or may do so.
     """
-    design, rows = means.design, means.measurements.rows
+    design, measured = means.design, means.measurements
     also = {a.metric for a in analyses if a.bound_by is not None and a.bound_to != "filtered"}
     found: list[Distribution] = []
     for metric in design.metrics:
         summaries = [arm for arm in arms if arm.metric == metric.name]
         contrasts = [a.contrast for a in analyses if a.metric == metric.name and a.confirmatory and a.contrast]
         kept = {arm.condition: arm.mean for arm in summaries}
-        found += _distribution(design, metric, means.filtered, kept, contrasts, rows, of=ALL)
+        found += _distribution(design, metric, means.filtered, kept, contrasts, measured.cells, sources, of=ALL)
         if metric.name in also:
             every = {arm.condition: arm.mean_unfiltered for arm in summaries}
-            found += _distribution(design, metric, means.unfiltered, every, contrasts, rows, of=UNFILTERED)
+            cells = measured.unfiltered
+            found += _distribution(design, metric, means.unfiltered, every, contrasts, cells, sources, of=UNFILTERED)
     return tuple(found)
 
 
 def _distribution(
     design: Design, metric: Metric, means: UnitMeans, arm_means: Mapping[str, float | None],
-    contrasts: Sequence[Contrast], rows: Sequence[MeasurementRow], *, of: str,
+    contrasts: Sequence[Contrast], cells: Cells, sources: Sources, *, of: str,
 ) -> Iterator[Distribution]:  # fmt: skip
     """The figure of one metric in one slice, none where it has no rows."""
     units = {c.name: means[metric.name, c.name] for c in design.conditions if (metric.name, c.name) in means}
     if not units:
         return
     values = {name: [v for v in held.values() if v is not None] for name, held in units.items()}
-    bins = lattice_bins(values, metric, [row for row in rows if row.slice == of])
+    bins = lattice_bins(values, metric, (unit for name in units for unit in cells[metric.name, name].values()))
     bars = histogram(values, bins, metric.scale, f"{metric.unit}s")
     lost = "nothing left by the filter" if metric.filter is not None and of == ALL else "nothing scored"
     yield Distribution(
@@ -91,6 +93,7 @@ def _distribution(
                 mean=across(arm_means.get(name), bins.domain),
                 mean_text=mean_text(arm_means.get(name), metric.scale, f"not every {metric.unit} is scored"),
                 units=_units_text(held, metric.unit, lost),
+                rows=sources.of(metric.name, name),
             )
             for name, held in units.items()
         ),

@@ -8,6 +8,7 @@ from epc.compiler.contract.decision import AnalysisResult, Decision
 from epc.runtime.report import numbers
 from epc.runtime.report.anchors import analysis_anchor
 from epc.runtime.report.figures.forest import by_seed, comparison
+from epc.runtime.report.sections import multiplicity
 from epc.runtime.report.sections.sources import Reference, Sources
 from epc.runtime.report.text import one_line
 
@@ -140,14 +141,17 @@ def _analysis(analysis: AnalysisResult, sources: Sources) -> AnalysisView:
 
 
 def _drops(analysis: AnalysisResult) -> str:
-    """Shares of the scored completions that the filter left out, by arm; empty where there is no filter."""
+    """How many of the scored completions the filter left out, by arm; empty where there is no filter."""
     if analysis.filter is None:
         return ""
-    return ", ".join(f"{one_line(arm.condition)} {numbers.rate(arm.drop_rate)}" for arm in analysis.arms)
+    return ", ".join(
+        f"{one_line(arm.condition)} {arm.n_filtered:,} of {arm.n + arm.n_filtered:,} ({numbers.rate(arm.drop_rate)})"
+        for arm in analysis.arms
+    )
 
 
 def _scores(analysis: AnalysisResult) -> str:
-    """`only where coherent >= 50; dropped: a 1.0%, b 2.0%; filtered, as switch drop_rates_differ says`."""
+    """`only where coherent >= 50; dropped: a 1 of 100 (1.0%); filtered, as switch drop_rates_differ says`."""
     parts = [f"only where {analysis.filter}; dropped: {_drops(analysis)}"] if analysis.filter is not None else []
     if analysis.bound_to is not None:
         parts.append(f"{analysis.bound_to}, as switch {analysis.bound_by} says")
@@ -171,12 +175,7 @@ def _mean(analysis: AnalysisResult, mean: float | None) -> str:
 
 def _p(analysis: AnalysisResult) -> str:
     """`.0249`, and in a family `.0249, adjusted .0498`."""
-    p = analysis.statistics.get("p")
-    if p is None:
-        return _without(analysis, "p")
-    return numbers.p_value(p) + (
-        "" if analysis.p_adjusted is None else f", adjusted {numbers.p_value(analysis.p_adjusted)}"
-    )
+    return multiplicity.p_text(analysis) or _without(analysis, "p")
 
 
 def _interval(analysis: AnalysisResult) -> str:
@@ -201,9 +200,12 @@ def _bounds(analysis: AnalysisResult) -> str:
 
 def _test(analysis: AnalysisResult) -> str:
     reject = analysis.statistics.get("reject")
-    outcome = "" if reject is None else "rejected, " if reject else "not rejected, "
+    tested = analysis.statistics.get("p") is not None
+    unknown = "unknown whether rejected, " if tested and analysis.family is not None else ""
+    outcome = unknown if reject is None else "rejected, " if reject else "not rejected, "
     family = "" if analysis.family is None else f", family {analysis.family}"
-    return one_line(f"{outcome}{analysis.side.replace('_', '-')}, α = {numbers.compact(analysis.alpha)}{family}")
+    look = "" if analysis.level is None else f", at the last look p below {numbers.compact(analysis.level)}"
+    return one_line(f"{outcome}{analysis.side.replace('_', '-')}, α = {numbers.compact(analysis.alpha)}{family}{look}")
 
 
 def _spread(analysis: AnalysisResult) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from epc.compiler.contract.decision import Decision
 from epc.compiler.contract.manifest import Design
 from epc.compiler.contract.simulation import GateOutcome, Needed, Simulation, TruthOutcome
 from epc.runtime.report import numbers
@@ -99,18 +98,6 @@ def characteristics_view(simulation: Simulation, design: Design) -> Characterist
         needed=tuple(_needed(needed) for needed in simulation.needed),
         assumptions=tuple(one_line(text) for text in simulation.assumptions),
     )
-
-
-def no_characteristics(decision: Decision, simulation: Simulation | None) -> str:
-    """Why none are shown, empty where they are."""
-    if simulation is None:
-        return f"Not simulated: epc simulate generated/{one_line(decision.id)} computes what these rules decide under assumed truths."
-    if simulation.lock_sha256 != decision.lock_sha256:
-        return (
-            f"Not shown: report/simulation.json is of registration {simulation.lock_sha256[:12]}, and this decision of "
-            f"{decision.lock_sha256[:12]}. epc simulate generated/{one_line(decision.id)} simulates this one."
-        )
-    return ""
 
 
 def _truth(truth: TruthOutcome, scales: Mapping[str, tuple[float, float]]) -> TruthView:

@@ -12,6 +12,7 @@ from epc.compiler.contract.logic import Operator, Truth
 from epc.compiler.contract.manifest import Manifest
 from epc.runtime.report import numbers
 from epc.runtime.report.anchors import analysis_anchor
+from epc.runtime.report.sections import multiplicity
 from epc.runtime.report.text import one_line
 
 Tone = Literal["good", "bad", "unknown", "plain"]
@@ -151,8 +152,8 @@ def _observed(
 ) -> str:
     """A statistic with the decimals that its comparison needs, and what else helps to read it."""
     if statistic == "reject":
-        p = result.statistics.get("p") if result else None
-        return ("rejected" if value else "not rejected") + (f" ({numbers.p_phrase(p)})" if p is not None else "")
+        told = "" if result is None else multiplicity.p_text(result, phrase=True)
+        return ("rejected" if value else "not rejected") + (f" ({told})" if told else "")
     if statistic == "p":
         return numbers.p_value(value)
     scale = result.scale if result else (0.0, 1.0)

@@ -6,13 +6,17 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from epc.compiler.contract.decision import Decision, Deviation
 from epc.compiler.contract.manifest import Manifest
+from epc.compiler.contract.rehearsal import FOLDER
 from epc.runtime.report import numbers
 from epc.runtime.report.material import Registered
 from epc.runtime.report.text import one_line
+
+if TYPE_CHECKING:
+    from epc.compiler.contract.simulation import Simulation
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 LONGEST_FACT = 400
@@ -179,16 +183,30 @@ def fact(value: Any) -> str:
 
 
 def commands(manifest: Manifest) -> tuple[tuple[str, str], ...]:
-    bundle = f"generated/{one_line(manifest.id)}"
+    rehearsed = manifest.mode == "rehearsal"
+    bundle = f"{FOLDER if rehearsed else 'generated'}/{one_line(manifest.id)}"
     spec = one_line(manifest.spec)
+    run = "epc run --rehearse" if rehearsed else "epc run"
     runs = (
-        ("What would run again, and why", f"epc run --plan {bundle}"),
-        ("Run what is missing", f"epc run {bundle}"),
+        ("What would run again, and why", f"{run} --plan {bundle}"),
+        ("Run what is missing", f"{run} {bundle}"),
     )  # fmt: skip
     return (
         ("Compute everything again from what is stored, and name what differs", f"epc verify {bundle}"),
-        ("The bundle is what the spec compiles to", f"epc compile --check {spec}"),
+        *(() if rehearsed else (("The bundle is what the spec compiles to", f"epc compile --check {spec}"),)),
         ("The registration's identity", f"sha256sum {bundle}/spec.lock.yaml"),
         *(runs if manifest.steps else ()),
         ("Decide again: decision.json and this report come out byte for byte the same", f"epc decide {bundle}"),
     )
+
+
+def no_characteristics(decision: Decision, simulation: Simulation | None) -> str:
+    """Why none are shown, empty where they are."""
+    if simulation is None:
+        return f"Not simulated: epc simulate generated/{one_line(decision.id)} computes what these rules decide under assumed truths."
+    if simulation.lock_sha256 != decision.lock_sha256:
+        return (
+            f"Not shown: report/simulation.json is of registration {simulation.lock_sha256[:12]}, and this decision of "
+            f"{decision.lock_sha256[:12]}. epc simulate generated/{one_line(decision.id)} simulates this one."
+        )
+    return ""

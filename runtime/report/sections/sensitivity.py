@@ -105,6 +105,8 @@ def _summary(panel: Sequence[AnalysisSensitivity]) -> str:
     flips = sum(len(entry.leave_one_out.changing) for entry in panel if entry.leave_one_out is not None)
     if not panel:
         return "no analysis that decides has one"
+    if not tried and not units:
+        return "nothing could be computed in another way"
     parts = [f"{numbers.count(len(tried), 'other way', 'other ways')} to compute, {_flips(len(changed))}"]
     if units:
         parts.append(f"{numbers.count(units, 'unit')} left out one at a time, {_flips(flips)}")
@@ -119,7 +121,7 @@ def _fragile(entry: AnalysisSensitivity) -> str:
     sides: dict[bool, list[str]] = {True: [], False: []}
     for found in entry.definitions:
         if found.reject is not None:
-            told = "" if found.p is None else f" {numbers.p_phrase(found.p)}"
+            told = "" if found.p is None else f" {numbers.p_phrase(found.p, entry.alpha)}"
             sides[found.reject].append(f"{_title(found)}{told}")
     return one_line(
         f"{entry.analysis}: at α = {numbers.compact(entry.alpha)}, {', '.join(sides[True])} reject; "
@@ -171,7 +173,7 @@ def _alternative(found: Alternative, result: AnalysisResult) -> AlternativeView:
         estimate=unknown
         if found.estimate is None
         else numbers.estimate(found.estimate, result.scale, contrast=contrast),
-        p="none" if found.p is None else numbers.p_value(found.p),
+        p="none" if found.p is None else numbers.p_value(found.p, result.alpha),
         test={True: "rejects", False: "does not reject", None: "no test"}[found.reject],
         units=numbers.count(found.n_units, result.unit),
         verdict=one_line(found.verdict),

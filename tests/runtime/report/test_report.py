@@ -19,9 +19,11 @@ from tests.support.report_cases import LOCK
 from epc.compiler.contract.canonical import sha256_text
 from epc.compiler.contract.decision import Deviation
 from epc.compiler.contract.draws import shuffled
+from epc.compiler.contract.manifest import TruthOf
 from epc.runtime import report
 from epc.runtime.errors import Fault
 from epc.runtime.report.files import write
+from epc.runtime.report.material import Allowance, Note, Registered
 
 NAMES = ["success", "invalid", "rehearsal", "empty"]
 VOID = {"meta", "link", "br", "col", "img", "input", "hr"}
@@ -313,11 +315,32 @@ def poisoned(case: Any, text: str) -> Any:
         )
         for a in decision.analyses
     )  # fmt: skip
+    sensitivity = tuple(
+        entry.model_copy(
+            update={
+                "definitions": tuple(found.model_copy(update={"name": text, "verdict": text, "unknown_because": text}) for found in entry.definitions),
+                "leave_one_out": entry.leave_one_out.model_copy(update={"lowest_without": text, "highest_without": text}),
+                "margins": tuple(margin.model_copy(update={"gate": text, "comparison": f"delta {text}"}) for margin in entry.margins),
+            }
+        )
+        for entry in decision.sensitivity
+    )  # fmt: skip
+    simulation = case.simulation.model_copy(
+        update={
+            "assumptions": (text,),
+            "truths": tuple(truth.model_copy(update={"name": text, "describe": text, "deserved": text, "metrics": {text: TruthOf(means={text: 0.5}, unit_sd=0.1)}}) for truth in case.simulation.truths),
+            "needed": tuple(needed.model_copy(update={"truth": text, "label": text, "source": text, "because": text}) for needed in case.simulation.needed),
+        }
+    )  # fmt: skip
+    registered = Registered(allowed=(Allowance(code="W0001", reason=text, at=text),), effect_sizes=False)
     return replace(
         case,
+        note=Note(text=f"{text}\n\n{text}", sha256=sha256_text(text)),
+        simulation=simulation,
+        registered=registered,
         decision=decision.model_copy(
             update={
-                "title": text, "question": text, "verdict": verdict, "gates": gates, "deviations": (deviation,), "fired": (text,),
+                "sensitivity": sensitivity, "title": text, "question": text, "verdict": verdict, "gates": gates, "deviations": (deviation,), "fired": (text,),
                 "analyses": analyses, "card": {text: text}, "verdict_table": ((text, text),), "id": text,
                 "steps": tuple(s.model_copy(update={"facts": {text: text, "n": [text]}}) for s in decision.steps),
                 "confidence": decision.confidence.model_copy(update={"reason": text}), "conditional_on": text,
@@ -330,16 +353,16 @@ def poisoned(case: Any, text: str) -> Any:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_stays_text(cases: dict[str, Any], reports: dict[str, Any], text: str) -> None:
-    result = poisoned(cases["success"], text).render()
+    result = poisoned(cases["whole"], text).render()
     page = Page(result.html)
     assert page.tags <= ALLOWED
-    assert not any(
-        name.startswith("on") or value.lower().startswith("javascript:") for _, name, value in page.attributes
-    )
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    urls = [value for _, name, value in page.attributes if name in ("href", "src", "action")]
+    assert [url for url in urls if not url.startswith("#")] == []
     for drawing in outer_drawings(result.html):
         ElementTree.fromstring(drawing)
     assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069\ufeff]", result.html + result.md)
-    seen, clean = as_github(result.md), as_github(reports["success"].md + "\n\n" + reports["invalid"].md)
+    seen, clean = as_github(result.md), as_github(reports["whole"].md + "\n\n" + reports["invalid"].md)
     assert seen.tags <= clean.tags
     assert not [value for _, name, value in seen.attributes if name in ("href", "src")]
 
@@ -350,7 +373,7 @@ def as_github(markdown: str) -> Page:
 
 
 def test_a_template_in_a_completion_is_not_run(cases: dict[str, Any]) -> None:
-    result = poisoned(cases["success"], "{{ 7 * 7 }}{% if true %}yes{% endif %}").render()
+    result = poisoned(cases["whole"], "{{ 7 * 7 }}{% if true %}yes{% endif %}").render()
     for text in (html.unescape(result.html), plain(result.md)):
         assert "{{ 7 * 7 }}{% if true %}yes{% endif %}" in text
 

@@ -13,6 +13,7 @@ from epc.compiler.contract.manifest import Contrast, Metric
 from epc.runtime.measurements import group
 from epc.runtime.report.figures import axis, distribution, forest, paired, units
 from epc.runtime.report.figures.power import power_curve
+from epc.runtime.report.sections.sources import Sources
 
 GATES = st.builds(
     Threshold,
@@ -132,9 +133,8 @@ def test_many_units_are_binned(cases: dict[str, Any]) -> None:
 def test_every_scored_unit_is_in_exactly_one_bar(cases: dict[str, Any]) -> None:
     for case in (cases["success"], cases["invalid"]):
         design = case.manifest.design
-        drawn = distribution.distributions(
-            units.Means(design, group(case.measurements)), case.decision.arms, case.decision.analyses
-        )  # fmt: skip
+        means, sources = units.Means(design, group(case.measurements)), Sources(design, case.material.inputs.stored)
+        drawn = distribution.distributions(means, case.decision.arms, case.decision.analyses, sources)
         assert [figure.metric for figure in drawn] == [metric.name for metric in design.metrics]
         for figure in drawn:
             for row in figure.rows:
@@ -170,7 +170,7 @@ def test_bins_follow_the_values_a_unit_can_have(
     ]  # fmt: skip
     metric = case.manifest.design.metrics[2].model_copy(update={"scale": scale})
     design = case.manifest.design.model_copy(update={"metrics": (metric,)})
-    (figure,) = distribution.distributions(units.Means(design, group(rows)), (), ())
+    (figure,) = distribution.distributions(units.Means(design, group(rows)), (), (), Sources(design, ()))
     assert [bar.title for bar in figure.rows[0].bars] == titles
     assert figure.rows[0].mean is None
     assert figure.rows[0].mean_text == "unknown: not every item is scored"

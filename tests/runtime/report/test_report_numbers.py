@@ -22,6 +22,18 @@ def test_p_is_written_as_journals_do(p: float, text: str) -> None:
     assert numbers.p_value(p) == text
 
 
+@pytest.mark.parametrize(
+    ("p", "level", "text"),
+    [
+        (0.02499, 0.025, ".02499"), (0.025, 0.025, ".0250"), (0.02501, 0.025, ".0250"), (0.0124949, 0.025, ".0125"),
+        (0.00004, 0.05, "< .0001"), (0.00004, 0.00005, ".00004"), (0.00005, 0.00005, ".00005"), (1.0, 0.05, "1"),
+        (0.99999, 1.0, ".99999"), (0.0, 0.00005, "< .0001"),
+    ],
+)  # fmt: skip
+def test_p_is_never_rounded_across_the_level_that_it_is_compared_to(p: float, level: float, text: str) -> None:
+    assert numbers.p_value(p, level) == text
+
+
 @pytest.mark.parametrize(("p", "text"), [(0.024851, "p = .0249"), (0.00002, "p < .0001")])
 def test_p_in_a_sentence(p: float, text: str) -> None:
     assert numbers.p_phrase(p) == text

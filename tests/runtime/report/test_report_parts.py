@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,31 +14,40 @@ from xml.etree import ElementTree
 
 import html5lib
 import pytest
+from markdown_it import MarkdownIt
 from tests.support import report_cases
 
+from epc.compiler.contract.decision import AnalysisSensitivity, Decision
 from epc.compiler.contract.manifest import Gate
 from epc.runtime import report
 from epc.runtime.decide import decide, read
 from epc.runtime.errors import Fault
+from epc.runtime.report import numbers
 from epc.runtime.report.figures.regions import Region, regions
 from epc.runtime.report.files import LONGEST_NOTE, material, write
 from epc.runtime.simulate.command import text_of
 
-NAMES = ["success", "invalid", "rehearsal", "empty", "whole", "issue147", "elsewhere"]
-NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+")
+NAMES = ["success", "invalid", "rehearsal", "empty", "whole", "several", "issue147", "elsewhere"]
+NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|\.\d+")
 
 
 @pytest.fixture(scope="module")
-def all_reports(reports: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def decisions(cases: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Decision, Any]]:
+    """Every decision with its report."""
     folder = tmp_path_factory.mktemp("reports")
     own = report_cases.elsewhere(folder / "own")
-    return {
-        **reports,
-        "issue147": report_cases.issue147(folder / "issue147").render(),
-        "elsewhere": report.rendered(own, decide(own)),
-    }
+    decided = decide(own)
+    lab = report_cases.issue147(folder / "issue147")
+    made = {name: (case.decision, case.render()) for name, case in cases.items()}
+    return {**made, "issue147": (lab.decision, lab.render()), "elsewhere": (decided, report.rendered(own, decided))}
 
 
+@pytest.fixture(scope="module")
+def all_reports(decisions: dict[str, tuple[Decision, Any]]) -> dict[str, Any]:
+    return {name: made for name, (_, made) in decisions.items()}
+
+
+@cache
 def parsed(source: str) -> ElementTree.Element:
     """The page as a browser reads it. Fails on anything that HTML calls a parse error."""
     parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
@@ -50,8 +60,9 @@ def words(element: ElementTree.Element) -> str:
 
 
 def plain(markdown: str) -> str:
-    """Markdown without its escapes."""
-    return re.sub(r"\\([^\w\s])", r"\1", markdown)
+    """Markdown without its escapes and marks."""
+    text = re.sub(r"\\([^\w\s])", r"\1", markdown.replace("<!-- -->", "").replace("<br>", " "))
+    return " ".join(text.replace("`", "").replace("**", "").split())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,18 +83,103 @@ def test_the_page_is_valid_html(all_reports: dict[str, Any], name: str) -> None:
     assert len(all_reports[name].html.encode()) < 3_000_000
 
 
+def cells(page: ElementTree.Element) -> list[str]:
+    """What stands in tables and lists of facts."""
+    found = [cell for table in page.iter("table") for tag in ("td", "th") for cell in table.iter(tag)]
+    return [words(cell) for cell in (*found, *(cell for listed in page.iter("dl") for cell in listed.iter("dd")))]
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_every_number_of_a_table_is_in_the_markdown(all_reports: dict[str, Any], name: str) -> None:
-    page, md = parsed(all_reports[name].html), plain(all_reports[name].md)
-    told = set(NUMBER.findall(md))
-    cells = [cell for table in page.iter("table") for tag in ("td", "th") for cell in table.iter(tag)]
-    cells += [cell for listed in page.iter("dl") for cell in listed.iter("dd")]
-    assert cells
-    assert [words(cell) for cell in cells if not set(NUMBER.findall(words(cell))) <= told] == []
-    assert [cell for cell in cells if not words(cell)] == []
+def test_both_files_hold_the_same_numbers(all_reports: dict[str, Any], name: str) -> None:
+    """Those of tables and lists of facts; a number of either is somewhere in the other."""
+    page = parsed(all_reports[name].html)
+    markdown = as_github(all_reports[name].md)
+    for here, there in ((cells(page), words(markdown)), (cells(markdown), words(page))):
+        told = set(NUMBER.findall(there))
+        assert here
+        assert [cell for cell in here if not set(NUMBER.findall(cell)) <= told] == []
+        assert [cell for cell in here if not cell and here is cells(page)] == []
 
 
-@pytest.mark.parametrize("name", ["success", "whole", "issue147", "elsewhere"])
+@cache
+def as_github(markdown: str) -> ElementTree.Element:
+    return parsed(
+        f"<!doctype html><title>t</title>{MarkdownIt('commonmark', {'html': True}).enable('table').render(markdown)}"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_markdown_has_whole_tables(all_reports: dict[str, Any], name: str) -> None:
+    """A row with a cell too many or too few, or a bar that is not escaped, is no row of the table any more."""
+    source = all_reports[name].md
+    page = as_github(source)
+    tables = list(page.iter("table"))
+    assert len(tables) == len(re.findall(r"^\|(?: ?:?-+:? ?\|)+$", source, re.MULTILINE))
+    for table in tables:
+        (head,) = table.findall("thead/tr")
+        for row in table.findall("tbody/tr"):
+            assert [words(cell) for cell in row.findall("td") if not words(cell)] == []
+            assert len(row.findall("td")) == len(head.findall("th"))
+    for line in re.findall(r"^\|.*$", source, re.MULTILINE):
+        assert re.search(r"(?<!\\)\|$", line)
+    assert [text for text in page.iter("p") if words(text).startswith("|")] == []
+    fences = [line for line in source.splitlines() if re.match("`{3}", line)]
+    assert len(fences) % 2 == 0
+
+
+SAID_OTHERWISE = {
+    "mode": "a rehearsal is stamped, and what is real is not",
+    "analyses.*.method": "the definition names it with its source",
+    "analyses.*.arms.*.n": "kept and dropped ones are counted together",
+    "deviations.*.kind": "its heading is a sentence",
+    "steps.*.facts.sha256.base-s0": "its first digits",
+}
+"""What no report prints as it is in decision.json, and why."""
+OPERATORS = {"==": "is true", "<=": "≤", ">=": "≥"}
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, (*path, key))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from leaves(inner, (*path, "*"))
+    elif value not in (None, True, False, ""):
+        yield ".".join(path), value
+
+
+def ways_to_print(path: str, value: Any) -> set[str]:
+    if isinstance(value, str):
+        return {" ".join(value.split()), value.replace("_", "-"), value.replace("_", " "), OPERATORS.get(value, value)}
+    if isinstance(value, int):
+        return {f"{value:,}"}
+    size = abs(value)
+    if path.endswith(".seconds"):
+        return {numbers.seconds(value)}
+    if path.endswith(("level", ".power")):
+        return {numbers.percent_level(size), numbers.compact(size)}
+    if path.rpartition(".")[2].startswith("p"):
+        return {numbers.p_value(size, level) for level in (None, 0.025, 0.02449999)}
+    return {f"{size:.{digits}f}" for digits in range(2, 7)} | {numbers.compact(size)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_in_the_decision_is_in_both_files(decisions: dict[str, tuple[Decision, Any]], name: str) -> None:
+    decision, made = decisions[name]
+    texts = [words(parsed(made.html)).lower(), words(as_github(made.md)).lower()]
+    told = list(leaves(decision.model_dump(exclude={"schema_version"})))
+    assert len(told) > 20
+    lacking = [
+        (path, value)
+        for path, value in told
+        if path not in SAID_OTHERWISE
+        if not all(any(way.lower() in text for way in ways_to_print(path, value)) for text in texts)
+    ]
+    assert lacking == []
+
+
+@pytest.mark.parametrize("name", ["success", "whole", "several", "issue147", "elsewhere"])
 def test_every_row_of_results_leads_to_its_stored_rows(all_reports: dict[str, Any], name: str) -> None:
     """In one step, or over the analysis that a gate or an alternative is of."""
     page = parsed(all_reports[name].html)
@@ -98,16 +194,22 @@ def test_every_row_of_results_leads_to_its_stored_rows(all_reports: dict[str, An
     analyses |= {row.get("id", ""): links(row) & hashed.keys() for row in page.iter("tr") if row.get("id")}
     assert all(analyses[anchor] for anchor in analyses if anchor.startswith("analysis-"))
     for section in ("arms", "missing"):
-        for row in sections[section].findall(".//tbody/tr"):
-            if row.findall(".//a"):
+        for table in sections[section].findall("table"):
+            if table.findall("caption/a"):  # replies of a judge, counted by its step
+                assert [anchor for anchor in links(table) if page.find(f".//tr[@id='{anchor}']") is None] == []
+                continue
+            for row in table.findall("tbody/tr"):
                 assert links(row) <= hashed.keys()
                 assert len(links(row)) == 1
-            else:
-                assert "judge" in words(sections[section]), "outcomes of a judge's replies are counted from its step"
     for row in sections["gates"].findall(".//table[1]/tbody/tr"):
         if row.findall(".//*[@class='atom good']"):
             assert links(row)
             assert all(analyses[anchor] for anchor in links(row))
+    for figure in sections["figures"].iter("figure"):
+        for strip in figure.findall(".//div[@class='strip']"):
+            assert links(strip) <= hashed.keys() | analyses.keys()
+            assert links(strip)
+        assert links(figure) & hashed.keys() or links(figure) <= analyses.keys()
     for panel in sections["sensitivity"].iter("details"):
         assert links(panel) & hashed.keys()
     for link in page.iter("a"):
@@ -136,6 +238,64 @@ def test_a_hash_is_that_of_its_rows(cases: dict[str, Any]) -> None:
     assert other.render().md.count(sha256_of(by_cell["reset_rate", "base"])) == 0
 
 
+@pytest.mark.parametrize("characters", [1, 2_000, 20_000])
+def test_a_report_of_issue_147_can_be_mailed(tmp_path: Path, characters: int) -> None:
+    """6 arms x 48 prompts x 50 completions of any length: at most 3 MB, and a prompt is never left out for it."""
+    case = report_cases.issue147(tmp_path)
+    long = tuple(row.model_copy(update={"text": ("<&>" * characters)[:characters]}) for row in case.samples)
+    made = replace(case, samples=long).render()
+    assert len(made.html.encode()) < 3_000_000
+    assert len(made.md.encode()) < 3_000_000
+    assert len(re.findall('id="prompt-headline-[0-9]+"', made.html)) == 48
+    assert ("more characters are in the stored rows" in made.html) == (characters > 2_000)
+
+
+# ----------------------------------------------------------- families and looks
+
+
+@pytest.mark.parametrize(
+    ("p_of_change", "rows"),
+    [
+        (0.0249949, ["attack_effect .0125 .02499 rejected", "capability_change .02499 .02499 rejected"]),
+        (0.03, ["attack_effect .0125 .02499 rejected", "capability_change .0300 .0300 not rejected"]),
+        (
+            None,
+            [
+                "attack_effect .0125 unknown: it depends on a p that is unknown rejected",
+                "capability_change unknown: not recorded unknown: it depends on a p that is unknown unknown whether rejected",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_a_family_has_a_table(p_of_change: float | None, rows: list[str]) -> None:
+    """With the decimals that a comparison needs: .02499 is below .025."""
+    made = report_cases.several(p_of_change).render()
+    page = parsed(made.html)
+    table = page.find(".//table[@id='family-1']")
+    assert table is not None
+    assert words(table).startswith("Family primary , α = 0.025. Holm's rule")
+    assert [words(row) for row in table.findall("tbody/tr")] == rows
+    assert {link.get("href") for link in table.iter("a")} == {"#analysis-attack_effect", "#analysis-capability_change"}
+    told = words(as_github(made.md))
+    assert all(row in told for row in rows)
+
+
+def test_planned_looks_have_a_table_and_their_level(all_reports: dict[str, Any]) -> None:
+    page = parsed(all_reports["several"].html)
+    table = page.find(".//table[@id='looks']")
+    assert table is not None
+    assert [words(row) for row in table.findall("tbody/tr")] == [
+        "1 of 2 50% of the units 0.001525323", "2 of 2 100% of the units 0.02449999",
+    ]  # fmt: skip
+    for text in (words(page), words(as_github(all_reports["several"].md))):
+        assert "α = 0.025, at the last look p below 0.02449999" in text
+        assert "rejected (p = .0244998)" in text
+        assert "2 looks at the confirmatory test were registered, with α spent after O'Brien and Fleming" in text
+    for name in ("success", "issue147"):
+        assert "confirmatory test" not in all_reports[name].html
+        assert "Adjusted p" not in all_reports[name].html
+
+
 # ---------------------------------------------------------------- sensitivity
 
 
@@ -153,6 +313,19 @@ def test_fragile_is_loud_and_only_where_it_is(cases: dict[str, Any], reports: di
     assert 'id="fragile"' not in result.html
     assert "FRAGILE" not in result.md
     assert "all with the same verdict; 24 units left out one at a time, all with the same verdict" in result.md
+
+
+def test_where_nothing_could_be_tried_nothing_is_claimed(cases: dict[str, Any]) -> None:
+    """0 ways with the same verdict would read as a result."""
+    case = cases["invalid"]
+    unknown = AnalysisSensitivity(
+        analysis="headline", confirmatory=True, side="greater", alpha=0.025, unknown_because="3 prompts have no score"
+    )
+    made = replace(case, decision=case.decision.model_copy(update={"sensitivity": (unknown,)})).render()
+    for text in (words(parsed(made.html)), words(as_github(made.md))):
+        assert "nothing could be computed in another way" in text
+        assert "unknown: 3 prompts have no score" in text
+        assert "same verdict" not in text
 
 
 @pytest.mark.parametrize(

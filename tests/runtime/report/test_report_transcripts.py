@@ -132,3 +132,29 @@ def test_a_completion_is_found_by_the_identity_that_it_has(
     assert (found.set, found.condition, found.seed, found.item, found.turn, found.index) == (
         whole.set, whole.condition, whole.seed, whole.item, whole.turn, whole.index,
     )  # fmt: skip
+
+
+def test_samples_of_a_prompt_keep_their_identities_in_any_order_of_keys(cases: dict[str, Any], tmp_path: Path) -> None:
+    """Rows as epc writes them, with spaces, with the index first, and with texts that hold the keys, in one file."""
+    case = cases["success"]
+    bundle = write_bundle(case, tmp_path)
+    step = next(step for step in case.manifest.steps if step.kind == "sample")
+    for file in (bundle / "store/pieces").iterdir():
+        file.unlink()
+    text = '"index":99,"item":"other"}'
+    rows = [
+        row.model_copy(update={"text": text, "index": row.index * 10})
+        for row in case.samples
+        if row.item in ("heldout-00", "heldout-01") and row.set == "first_answer"
+    ]
+    lines = []
+    for number, row in enumerate(rows):
+        held = row.model_dump()
+        first = {"index": held["index"], **held}
+        lines.append([row.model_dump_json(), json.dumps(held), json.dumps(first, separators=(",", ":"))][number % 3])
+    (bundle / "store/pieces" / f"{step.pieces[0].key}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = list(located(bundle, case.manifest))
+    assert [(f.set, f.condition, f.seed, f.item, f.turn, f.index) for f in found] == [
+        (row.set, row.condition, row.seed, row.item, row.turn, row.index) for row in rows
+    ]
+    assert [sample_row(f) for f in found] == rows

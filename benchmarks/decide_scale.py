@@ -14,7 +14,9 @@ be at most the bar. Exit code 1 when a bar is missed.
 - ten million rows, memory: peak of the process in MB above what it holds with everything imported, at most 1,024 (DuckDB's
   share of it is bounded, and writes the rest to disk). `peer` is the size of the file in MB.
 - issue 147: `epc decide` as a process, report included, on a synthetic store of its 23,040 completions in six arms, with
-  judgements and benchmark items: at most 1.5 s.
+  judgements and benchmark items: at most 1.5 s. As in an installed package, modules are compiled to bytecode before (by
+  a first call, in a folder of its own); `cpu` is the least processor time of a call, which others on the machine disturb
+  less.
 """
 
 from __future__ import annotations
@@ -172,13 +174,21 @@ def issue147(rounds: int, folder: Path) -> Iterator[dict[str, Any]]:
     bundle = folder / "generated" / "issue147"
     completions = Store(bundle).write()
     decide = [*EPC, "decide", str(bundle)]
-    done = subprocess.run(decide, cwd=folder, capture_output=True, text=True, check=False)
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    own["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
+    done = subprocess.run(decide, cwd=folder, env=own, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    (ours,) = quickest(rounds, lambda: subprocess.run(decide, cwd=folder, capture_output=True, check=True))
+    ours = cpu = float("inf")
+    for _ in range(rounds):
+        before, begun = os.times(), time.perf_counter()
+        subprocess.run(decide, cwd=folder, env=own, capture_output=True, check=True)
+        ours, after = min(ours, time.perf_counter() - begun), os.times()
+        used = after.children_user + after.children_system - before.children_user - before.children_system
+        cpu = min(cpu, used)
     yield {
         "case": f"issue 147, {completions:,} completions, a process", "ours": round(ours, 3), "peer": None,
-        "ratio": round(ours, 3), "bar": PROCESS_BAR, "ok": ours <= PROCESS_BAR,
+        "ratio": round(ours, 3), "bar": PROCESS_BAR, "ok": ours <= PROCESS_BAR, "cpu": round(cpu, 3),
     }  # fmt: skip
 
 

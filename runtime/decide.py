@@ -20,6 +20,7 @@ from typing import Any, Literal
 from epc.compiler.contract.decision import (
     AnalysisResult,
     AnalysisSensitivity,
+    Audit,
     Confidence,
     Decision,
     Deviation,
@@ -35,15 +36,17 @@ from epc.runtime.errors import Fault
 from epc.runtime.estimates import arm_summaries, arms_of
 from epc.runtime.gates import Evaluated, evaluate_follow_up, reason
 from epc.runtime.inputs import Inputs, Stored, stored
+from epc.runtime.judging.audit import audits
 from epc.runtime.measurements import Measurements, rows_sha256
 from epc.runtime.missingness import compute, corner_gate, corners_of, judged_gates
 from epc.runtime.registration import Commit, commit_of, frozen_gate, results_changed, spec_folder
 from epc.runtime.results import read_results
 from epc.runtime.sensitivity import sensitivity
+from epc.runtime.stamp import stamped
 from epc.runtime.statistics import Resamples
 from epc.runtime.step import FinishRecord, read_record
 from epc.runtime.switches import Evaluation, evaluate_design, governed
-from epc.runtime.validity import outputs_intact, recorded_gates
+from epc.runtime.validity import audit_gates, outputs_intact, recorded_gates
 from epc.runtime.verdict import DECIDING, other_labels, verdict_of, would_flip
 from epc.runtime.wording import count
 
@@ -89,15 +92,23 @@ def decide(
     """
     inputs = inputs or read(bundle, results=results)
     manifest, records, imported = inputs.manifest, inputs.records, inputs.imported
+    audited = audits(bundle, manifest, records, results or spec_folder(bundle, manifest))
     return _decision(
         manifest=manifest,
         records=records,
         measurements=inputs.measurements,
         imported=imported,
-        recorded=(*_recorded(bundle, manifest, records), *_read_gate(imported)),
-        deviations=(*deviations, *results_changed(bundle, {entry.name: entry.sha256 for entry in imported})),
+        audited=audited,
+        recorded=(*_recorded(bundle, manifest, records), *_read_gate(imported), *audit_gates(audited)),
+        deviations=(*deviations, *results_changed(bundle, hashes(imported, audited))),
         commit=commit_of(bundle, manifest),
     )
+
+
+def hashes(imported: Sequence[ResultsRead], audited: Sequence[Audit]) -> dict[str, str]:
+    """SHA-256 of what was made outside of epc and decides, for the journal: results and human labels."""
+    labels = {f"labels for {audit.judge}": audit.sha256 for audit in audited if audit.sha256 is not None}
+    return {entry.name: entry.sha256 for entry in imported} | labels
 
 
 def _recorded(
@@ -288,6 +299,7 @@ def _decision(
     records: Mapping[str, FinishRecord | None],
     measurements: Measurements,
     imported: tuple[ResultsRead, ...],
+    audited: tuple[Audit, ...],
     recorded: tuple[Evaluated, ...],
     deviations: tuple[Deviation, ...],
     commit: Commit | None,
@@ -325,7 +337,7 @@ def _decision(
             return other_labels(evaluation.flipped(gate), rules, verdict.label)
         return would_flip(gate, evaluation.readings, rules, verdict.label)
 
-    return Decision(
+    decision = Decision(
         epc=manifest.epc,
         id=manifest.id,
         title=manifest.title,
@@ -352,8 +364,10 @@ def _decision(
             if (record := records[step.id]) is not None
         ),
         results=imported,
+        audits=audited,
         card=_card(manifest, records, commit, imported),
     )
+    return stamped(decision)
 
 
 def _caveats(design: Design, evaluation: Evaluation) -> Iterator[str]:
@@ -426,10 +440,10 @@ def _confidence(
     label. Then the verdict rests on which test was written down, and no number of seeds mends that. Where the
     verdict is the same under every definition, as of a kill on an estimate, FRAGILE says nothing about it.
     """
-    if verdict.verdict_class == "INVALID":
-        return Confidence(label="LOW", reason="the verdict is INVALID")
     if manifest.mode == "rehearsal":
         return Confidence(label="LOW", reason="a rehearsal measures the pipeline, not the question")
+    if verdict.verdict_class == "INVALID":
+        return Confidence(label="LOW", reason="the verdict is INVALID")
     fragile = [entry for entry in panel if entry.confirmatory and entry.fragile]
     for entry in fragile:
         others = sorted({found.verdict for found in entry.definitions if found.changes})

@@ -23,7 +23,7 @@ from epc.runtime.statistics import (
     interval_tail,
 )
 from epc.runtime.statistics.cluster_bootstrap import Group
-from epc.runtime.statistics.estimate import exact
+from epc.runtime.statistics.estimate import exact, exact_sum
 from epc.runtime.wording import count
 
 
@@ -269,7 +269,7 @@ def _per_seed(analysis: Analysis, arms: Sequence[Arm], units: Sequence[str]) -> 
         if analysis.method == "sign_test":
             estimates[str(seed)] = float(median(values[0][unit] - values[1][unit] for unit in units))
             continue
-        means = [sum(one.values(), Fraction(0)) / len(units) for one in values]
+        means = [exact_sum(one.values()) / len(units) for one in values]
         estimates[str(seed)] = float(means[0] - means[1] if len(means) == 2 else means[0])
     return estimates
 
@@ -278,7 +278,8 @@ def _values(
     cell: Mapping[str, Unit], expected: Iterable[str], seeds: Sequence[int], fill: Fraction | None = None
 ) -> dict[str, Fraction]:
     """Unit -> mean over the arm's training seeds; a unit that lacks one is left out, unless filled."""
-    found = {unit: cell.get(unit, Unit(rows={})).value(seeds, fill) for unit in expected}
+    seeds, absent = tuple(seeds), Unit(rows={})
+    found = {unit: cell.get(unit, absent).value(seeds, fill) for unit in expected}
     return {unit: value for unit, value in found.items() if value is not None}
 
 
@@ -325,7 +326,7 @@ def _unknown_because(
 
 def _mean(values: Iterable[Fraction]) -> float | None:
     listed = list(values)
-    return float(sum(listed, Fraction(0)) / len(listed)) if listed else None
+    return float(exact_sum(listed) / len(listed)) if listed else None
 
 
 def _thresholds(design: Design, analysis: str) -> Iterator[Threshold]:
@@ -353,7 +354,7 @@ def arm_summaries(design: Design, measurements: Measurements) -> Iterator[ArmSum
             without = _values(measurements.unfiltered.get((metric.name, condition.name), {}), expected, condition.seeds)
             rows = [row for unit in cell.values() for row in unit.rows.values()]
             n = sum(row.n for row in rows)
-            score = sum((Fraction(row.total, row.denominator) for row in rows), Fraction(0))
+            score = exact_sum(Fraction(row.total, row.denominator) for row in rows)
             yield ArmSummary(
                 metric=metric.name,
                 condition=condition.name,

@@ -19,7 +19,6 @@ Nothing here is a decision: it goes to report/interim.json, never to decision.js
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -39,6 +38,7 @@ from epc.compiler.contract.decision import (
 from epc.compiler.contract.logic import Atom, Name, Operator, Truth, compare, evaluate, leaves
 from epc.compiler.contract.manifest import Analysis, Design, Gate, Interim, Manifest, Metric
 from epc.compiler.contract.rows import JudgementRow, MeasurementRow, SampleRow
+from epc.compiler.contract.spending import units_at
 from epc.runtime import bundle as bundles
 from epc.runtime import journal, measure, registration
 from epc.runtime.decide import stored_rows, write_text
@@ -510,7 +510,7 @@ def _planned(
 
 def _sizes(interim: Interim, planned: int) -> list[int]:
     """Units of each look."""
-    return [math.ceil(Fraction(repr(share)) * planned) for share in interim.looks]
+    return [units_at(share, planned) for share in interim.looks]
 
 
 def _known(design: Design, measurements: Measurements, state: State) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -132,8 +133,9 @@ def _meaning_problems(row: MeasurementRow, registered: _Registered) -> Iterator[
     elif row.seed not in condition.seeds:
         known = _names(map(str, condition.seeds))
         yield f"training seed {row.seed} of {row.condition} is not in the manifest, which has {known}"
-    counts = {"n": row.n, "n_missing": row.n_missing, "n_filtered": row.n_filtered}
-    yield from (f"{name} is {count}, below 0" for name, count in counts.items() if count < 0)
+    if min(row.n, row.n_missing, row.n_filtered) < 0:
+        counts = {"n": row.n, "n_missing": row.n_missing, "n_filtered": row.n_filtered}
+        yield from (f"{name} is {count}, below 0" for name, count in counts.items() if count < 0)
     if metric is not None and metric.filter is None and row.n_filtered > 0:
         yield f"n_filtered is {row.n_filtered}, but {row.metric} has no registered filter"
     if row.denominator < 1:
@@ -219,7 +221,13 @@ def _fault(file: Path, problems: Sequence[Problem]) -> Fault:
 
 def rows_sha256(rows: Sequence[MeasurementRow]) -> str:
     """Hash over every row's canonical JSON, one a line, sorted: independent of the order of files and lines."""
-    return sha256_text("".join(sorted(canonical_json(row.model_dump(mode="json")) + "\n" for row in rows)))
+    return sha256_text("".join(sorted(canonical_json(_written(row)) + "\n" for row in rows)))
+
+
+def _written(row: MeasurementRow) -> dict[str, Any]:
+    """`row.model_dump(mode="json")`, in a tenth of the time: fields of a row are what JSON has, or a tuple of integers."""
+    fields = vars(row)
+    return fields if row.scores is not None else {name: value for name, value in fields.items() if name != "scores"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +236,10 @@ class Unit:
 
     rows: Mapping[int, MeasurementRow]
     """Training seed -> row."""
+    _dropped: dict[tuple[int, ...], Fraction | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """What `value` gave without `fill`, by seeds: many analyses of a decision ask for it."""
 
     @property
     def n(self) -> int:
@@ -252,6 +264,14 @@ class Unit:
         With `fill`, every missing sample, and every seed without a row, has that score instead. What the
         filter left out stays out: it is known.
         """
+        if fill is not None:
+            return self._value(seeds, fill)
+        key = tuple(seeds)
+        if key not in self._dropped:
+            self._dropped[key] = self._value(seeds, None)
+        return self._dropped[key]
+
+    def _value(self, seeds: Sequence[int], fill: Fraction | None) -> Fraction | None:
         means: list[Fraction] = []
         for seed in seeds:
             row = self.rows.get(seed)

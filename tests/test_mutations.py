@@ -286,7 +286,6 @@ def issue147(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issue147]:
 
 
 EQUIVALENT: Mapping[str, str] = {
-    "harm_inflated: override -> kill": "both are applied alike; the verdict's class is that of its rule",
     "capable: guardrail -> sanity": "the rule for SUCCESS names it, so it blocks SUCCESS as either",
     "coherent: guardrail -> sanity": "the rule for SUCCESS names it, so it blocks SUCCESS as either",
     "rule 3 before rule 2": "rule 3 holds only where rule 2 does not",

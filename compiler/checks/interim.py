@@ -30,13 +30,12 @@ Fix:
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
 from itertools import pairwise
 
 from epc.compiler import decision
 from epc.compiler.checks.analysis import ARM_METHODS
 from epc.compiler.checks.confirmatory import MINIMUM_UNITS, exact, resampled_units, tested
+from epc.compiler.contract.spending import units_at
 from epc.compiler.diagnostics import Diagnostics
 from epc.compiler.resolve import Experiment
 
@@ -64,7 +63,7 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
     count = resampled_units(experiment, analysis)
     if count is None or exact(analysis):
         return
-    first = math.floor(Fraction(repr(looks[0])) * count)
+    first = units_at(looks[0], count)
     if first < MINIMUM_UNITS:
         sink.error(
             "E0839", f'the first look at "{name}" has {first} units, fewer than {MINIMUM_UNITS}', experiment.at("interim", "looks", 0),

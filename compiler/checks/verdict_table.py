@@ -213,6 +213,21 @@ Example:
           part.lower > 22 or part.delta > 23 or part.upper > 24
 Fix:
     gates: {steps: {role: descriptive, require: part.delta > 1}}
+
+W0915: a verdict that no gate of its kind speaks for
+Why: Roles say what a gate is for: kill and override gates stop, a success gate carries the claim. A rule that calls it
+a success where only a kill gate stays silent, or a kill where a success gate holds, has its gates or its label
+swapped, and its author would read the outcome the other way round.
+Example:
+    verdicts:
+      - {if: survives and able, then: KILL}
+      - {if: no_effect, then: SUCCESS}
+      - {otherwise: INCONCLUSIVE}
+Fix:
+    verdicts:
+      - {if: no_effect, then: KILL}
+      - {if: survives and able, then: SUCCESS}
+      - {otherwise: INCONCLUSIVE}
 """
 
 from __future__ import annotations
@@ -241,6 +256,7 @@ CODES: Final[dict[FindingKind, tuple[str, str]]] = {
     "descriptive_decides": ("0911", "only override, kill, success, guardrail and sanity gates may decide"),
     "undecided_gate": ("0912", "name the gate in a verdict rule, or give it role prediction or descriptive"),
     "manipulation_reads_treatment": ("0913", "contrast arms other than the confirmatory treatment"),
+    "class_against_role": ("0915", "name a gate whose role is that of the verdict, or change the verdict's class"),
     "too_large": ("0914", "split the table, or use fewer thresholds"),
 }
 

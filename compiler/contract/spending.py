@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from statistics import NormalDist
 from typing import Any, Final, Literal, assert_never
 
@@ -42,6 +43,11 @@ def spent(share: float, alpha: float, spending: Spending) -> float:
             return alpha * math.log(1 + (math.e - 1) * share)
         case _:
             assert_never(spending)
+
+
+def units_at(share: float, planned: int) -> int:
+    """Units of a look at this share of the planned ones: the fewest that are that share, as it is written, or more."""
+    return math.ceil(Fraction(repr(share)) * planned)
 
 
 def nominal_levels(looks: Sequence[float], *, alpha: float, two_sided: bool, spending: Spending) -> tuple[float, ...]:

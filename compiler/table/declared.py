@@ -69,6 +69,7 @@ def declared_findings(
 ) -> Iterator[Finding]:
     """Roles against use; thresholds against each other; point rules; what a manipulation check reads."""
     yield from _roles(gates, verdicts)
+    yield from _classes(gates, verdicts)
     yield from _manipulation(analyses, gates)
     yield from _thresholds(analyses, gates)
     yield from _point_rules(analyses, gates)
@@ -94,6 +95,58 @@ def _roles(gates: Sequence[Gate], verdicts: Sequence[VerdictRule]) -> Iterator[F
                 message=f"no verdict rule names the {role} gate {gate.name}, so it decides nothing",
                 gates=(gate.name,),
             )
+
+
+def asserted(predicate: Predicate, *, negated: bool = False) -> Iterator[tuple[str, bool]]:
+    """Every gate that a rule names, with the truth that speaks for the rule."""
+    match predicate:
+        case Name(name=name):
+            yield name, not negated
+        case Atom():
+            return
+        case Not(operand=operand):
+            yield from asserted(operand, negated=not negated)
+        case And(operands=operands) | Or(operands=operands):
+            for operand in operands:
+                yield from asserted(operand, negated=negated)
+        case _:
+            assert_never(predicate)
+
+
+def _classes(gates: Sequence[Gate], verdicts: Sequence[VerdictRule]) -> Iterator[Finding]:
+    """Verdicts that no gate of their kind speaks for; names that are no gate are left to name resolution."""
+    roles = {gate.name: gate.role for gate in gates}
+    for index, rule in enumerate(verdicts):
+        found = [] if rule.predicate is None else list(dict.fromkeys(asserted(rule.predicate)))
+        if any(name not in roles for name, _ in found):
+            continue
+        because = _against(rule, [(roles[name], name, holds) for name, holds in found])
+        if because is not None:
+            yield Finding(
+                kind="class_against_role", severity="warning", rules=(index,), gates=tuple(name for name, _ in found),
+                message=f"rule {index + 1} gives {rule.label} {because}",
+            )  # fmt: skip
+
+
+def _against(rule: VerdictRule, named: Sequence[tuple[Role, str, bool]]) -> str | None:
+    """Why the gates of a rule do not speak for its class; None where they do, or nothing need."""
+    holding = {role for role, _, holds in named if holds}
+    failing = {role for role, _, holds in named if not holds}
+    match rule.verdict_class:
+        case "SUCCESS":
+            stopping = [name for role, name, holds in named if holds and role in ("kill", "override")]
+            if stopping:
+                return f"where {stopping[0]} fires, a gate that stops"
+            return None if "success" in holding else "where no success gate need hold"
+        case "KILL":
+            spoken = rule.predicate is None or holding & {"kill", "override"} or failing - {"kill", "override"}
+            return None if spoken else "where no kill gate need fire and no other gate need fail"
+        case "OVERRIDE":
+            return None if "override" in holding else "where no override gate need fire"
+        case "INCONCLUSIVE" | "INVALID":
+            return None
+        case _:
+            assert_never(rule.verdict_class)
 
 
 def _manipulation(analyses: Mapping[str, Analysis], gates: Sequence[Gate]) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ FindingKind = Literal[
     "descriptive_decides",
     "undecided_gate",
     "manipulation_reads_treatment",
+    "class_against_role",
     "constant_gate",
     "not_total",
     "ambiguous",

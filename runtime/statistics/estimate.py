@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -98,6 +98,14 @@ class Lattice:
         return tidy(math.copysign(math.sqrt(self.cubes**2 / (self.n**2 * self.scatter**3)), self.cubes))
 
 
+def exact_sum(values: Iterable[Fraction]) -> Fraction:
+    """`sum`, over integers as far as denominators repeat, as those of means of equally many scores do."""
+    numerators: dict[int, int] = {}
+    for value in values:
+        numerators[value.denominator] = numerators.get(value.denominator, 0) + value.numerator
+    return sum((Fraction(numerator, denominator) for denominator, numerator in numerators.items()), Fraction(0))
+
+
 def on_lattice(values: Sequence[Fraction]) -> Lattice:
     """Values on their least common denominator; beyond 2^40 on a fixed point of 10^-9, half-even."""
     denominator = 1
@@ -105,7 +113,7 @@ def on_lattice(values: Sequence[Fraction]) -> Lattice:
         denominator = math.lcm(denominator, value.denominator)
         if denominator > EXACT_LIMIT:
             numerators = tuple(round(value * FIXED_POINT) for value in values)
-            exact_mean = sum(values, Fraction(0)) / len(values)
+            exact_mean = exact_sum(values) / len(values)
             return Lattice(numerators=numerators, denominator=FIXED_POINT, unrounded_mean=exact_mean)
     return Lattice(numerators=tuple(int(value * denominator) for value in values), denominator=denominator)
 

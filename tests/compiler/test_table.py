@@ -94,6 +94,14 @@ def test_the_quickstart_is_sound() -> None:
 
 
 SOUND: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+    "a guardrail that fails may kill, and so may the absence of success": (
+        ("win success headline.reject", "undamaged guardrail change.lower > -0.1"),
+        ("not undamaged: KILL_DAMAGE", "win and undamaged: SUCCESS", "otherwise: KILL_NULL"),
+    ),
+    "a harm that fires may be called a kill": (
+        ("win success headline.reject", "unsafe override harm.lower > 0.1"),
+        ("unsafe: KILL_HARM", "win and not unsafe: SUCCESS", "otherwise: INCONCLUSIVE"),
+    ),
     "bounds decide on both sides": (
         ("win success headline.lower > 0", "futile kill headline.upper < 0.1 and headline.lower <= 0"),
         ("futile: KILL", "win: SUCCESS", "otherwise: INCONCLUSIVE"),
@@ -361,6 +369,43 @@ CASES: list[tuple[FindingKind, str, Sequence[str], Sequence[str], str, str, tupl
         "",
         (0,),
         ("took",),
+    ),
+    (
+        "class_against_role",
+        "warning",
+        (WIN, "dead kill headline.delta < 0.05"),
+        ("win: SUCCESS", "dead: KILL", "otherwise: SUCCESS_ANYWAY"),
+        "rule 3 gives SUCCESS_ANYWAY where no success gate need hold",
+        "",
+        (2,),
+        (),
+    ),
+    *(
+        (
+            "class_against_role",
+            "warning",
+            (WIN, "dead kill headline.delta < 0.05", "unsafe override harm.lower > 0.1"),
+            (
+                text,
+                "win and not dead and not unsafe: SUCCESS",
+                "dead and not unsafe: KILL",
+                "unsafe: OVERRIDE",
+                "otherwise: INCONCLUSIVE",
+            ),
+            f"rule 1 gives {text.split(': ')[1]} {says}",
+            "",
+            (0,),
+            names,
+        )
+        for text, says, names in (
+            ("not dead: SUCCESS", "where no success gate need hold", ("dead",)),
+            ("win or dead: SUCCESS", "where dead fires, a gate that stops", ("win", "dead")),
+            ("win and unsafe: SUCCESS", "where unsafe fires, a gate that stops", ("win", "unsafe")),
+            ("win: KILL_IT", "where no kill gate need fire and no other gate need fail", ("win",)),
+            ("not dead: KILL", "where no kill gate need fire and no other gate need fail", ("dead",)),
+            ("dead: OVERRIDE_HARM", "where no override gate need fire", ("dead",)),
+            ("not (not win or unsafe): OVERRIDE", "where no override gate need fire", ("win", "unsafe")),
+        )
     ),
     (
         "undecided_gate",

@@ -114,6 +114,8 @@ LOOKS: list[Case] = [
     ("interim: {looks: [0.9, 0.5, 1], spending: pocock}", "E0835", "do not rise to 1"),
     ("interim: {looks: [0.9, 0.95], spending: pocock}", "E0835", "the last of them 1"),
     ("interim: {looks: [0.5, 1], spending: pocock}", "E0839", "has 12 units, fewer than 20"),
+    ("interim: {looks: [0.8, 1], spending: pocock}", None, ""),  # 19.2 of 24 units: the look is taken at 20
+    ("interim: {looks: [0.79, 1], spending: pocock}", "E0839", "has 19 units, fewer than 20"),
     (of("headline", f"method: sign_flip, p: null, {BOOT}") + "interim: {looks: [0.5, 1], spending: pocock}", None, ""),
     ("gates: {survives: {require: headline.lower >= 5}}\ninterim: {looks: [0.9, 1], spending: pocock}", "E0836", "no success gate reads headline.reject"),
     ("gates: {survives: {require: headline.reject and quizzed.lower > -0.1}}\ninterim: {looks: [0.9, 1], spending: pocock}", "E0836", "2 analyses are confirmatory: headline, quizzed"),

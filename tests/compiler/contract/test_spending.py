@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 import pytest
 
-from epc.compiler.contract.spending import Spending, nominal_levels, spent
+from epc.compiler.contract.spending import Spending, nominal_levels, spent, units_at
 
 FIFTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -58,3 +58,12 @@ def test_the_levels_keep_alpha_in_a_simulated_motion() -> None:
     z = steps.cumsum(axis=1) / np.sqrt(looks)
     crossed = z > [NormalDist().inv_cdf(1 - level) for level in levels]
     assert crossed.any(axis=1).mean() == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 / 200_000))
+
+
+@pytest.mark.parametrize(
+    ("share", "planned", "units"),
+    [(0.8, 24, 20), (0.79, 24, 19), (0.5, 24, 12), (0.5, 25, 13), (0.7, 10, 7), (0.29, 100, 29), (1.0, 48, 48)],
+)
+def test_a_look_has_at_least_its_share(share: float, planned: int, units: int) -> None:
+    """0.7 x 10 and 0.29 x 100 are whole as they are written, and not as binary fractions."""
+    assert units_at(share, planned) == units

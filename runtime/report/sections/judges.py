@@ -30,8 +30,6 @@ class FieldView:
     confusion: tuple[tuple[str, tuple[str, ...]], ...]
     """(category of the label, counts by category of the score)"""
     furthest: tuple[str, ...]
-    held: bool
-    """False where something registered is not reached."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +174,6 @@ def _field(field: FieldAudit) -> FieldView:
         furthest=tuple(
             one_line(f"{each.id} in {each.condition}: human {each.human:g}, judge {each.judge:g}") for each in field.furthest
         ),
-        held=False not in (field.kappa_reached, field.bias_within),
     )  # fmt: skip
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import threading
 from collections import Counter
 from typing import Any
 
@@ -11,8 +11,9 @@ import pytest
 
 from epc.compiler.contract.draws import draw
 from epc.runtime.errors import Fault
-from epc.runtime.judging.anthropic_client import API_VERSION, Claude, retry_after
 from epc.runtime.judging.asking import Patience
+from epc.runtime.judging.providers import retry_after
+from epc.runtime.judging.providers.messages import API_VERSION, Messages
 
 # The SDK warns of models that will retire; the price table says so to whoever registers one.
 pytestmark = pytest.mark.filterwarnings("ignore:The model .* is deprecated:DeprecationWarning")
@@ -150,13 +151,13 @@ def test_never_more_calls_in_flight_than_declared(bundle: Any, serve: Any) -> No
     bundle.texts["base"]["bread"] = [f"text {number}" for number in range(40)]
     bundle.concurrency = 3
     bundle.compile()
-    together = threading.Barrier(3)
+    together = asyncio.Barrier(3)
 
-    def fault(call: Any) -> None:
+    async def hold(call: Any) -> None:
         if 1 <= call.number <= 3:  # after the one that shows that somebody answers
-            together.wait(60)
+            await asyncio.wait_for(together.wait(), 60)
 
-    server = serve(fault=fault)
+    server = serve(hold=hold)
     bundle.ask(server, patience=QUICK)
     assert server.at_once == 3
 
@@ -216,7 +217,7 @@ def test_the_api_version_is_pinned(bundle: Any, serve: Any, monkeypatch: pytest.
     server = serve()
     monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
     monkeypatch.setenv("ANTHROPIC_API_KEY", " sk-with-a-newline\n")
-    claude = Claude.connect()
+    claude = Messages.connect()
     assert (claude.endpoint, claude.version) == (server.url, API_VERSION)
     assert bundle.run(server).returncode == 0
     assert {call.headers["anthropic-version"] for call in server.calls} == {API_VERSION}

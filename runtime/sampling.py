@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from epc.compiler.contract import chat
 from epc.compiler.contract.draws import SEED_BITS, draw
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+BLOCK: Final = 512
+"""Entries of the vocabulary that are summed together before a token is looked for among them."""
+KEPT_TOGETHER: Final = 64
+"""Completions of continuous batches that are stored at once."""
 PER_CONDITION = "per_condition"
 """Value of a sample set's `system` that leaves the system prompt to the arm."""
 
@@ -143,15 +147,40 @@ def choose(scores: torch.Tensor, uniforms: Sequence[float], *, temperature: floa
 
     if temperature == 0:
         return scores.argmax(dim=-1)
-    probabilities = torch.softmax(scores.float() / temperature, dim=-1)
+    weights = scores.to(torch.float32, copy=True)
+    weights.sub_(weights.amax(dim=-1, keepdim=True))
+    if temperature != 1:
+        weights.div_(temperature)
+    weights.exp_()
     if top_p < 1:
-        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        outside = ordered.cumsum(dim=-1, dtype=torch.float64) - ordered >= top_p
-        probabilities = probabilities.scatter(-1, order, ordered.masked_fill(outside, 0.0))
-    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
-    wanted = torch.tensor(uniforms, dtype=torch.float64, device=scores.device).unsqueeze(-1) * cumulative[:, -1:]
-    # right=True skips tokens of probability 0 when the number falls exactly on a step.
-    return torch.searchsorted(cumulative, wanted, right=True).squeeze(-1).clamp(max=scores.shape[-1] - 1)
+        ordered, order = weights.sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(dim=-1, dtype=torch.float64) - ordered
+        outside = before >= top_p * weights.sum(dim=-1, keepdim=True, dtype=torch.float64)
+        weights = weights.scatter(-1, order, ordered.masked_fill(outside, 0.0))
+    return _inverted(weights, torch.tensor(uniforms, dtype=torch.float64, device=scores.device).unsqueeze(-1))
+
+
+def _inverted(weights: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Where the running sum of each row of `weights` passes uniform number x row sum.
+
+    First among the sums of blocks, then within one: over a large vocabulary a whole running sum in double precision
+    would take longer than the model's own work.
+    """
+    import torch
+
+    rows, size = weights.shape
+    weights = torch.nn.functional.pad(weights, (0, -size % BLOCK)) if size % BLOCK else weights
+    blocks = weights.view(rows, -1, BLOCK)
+    sums = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    wanted = uniforms * sums[:, -1:]
+    # right=True skips what has weight 0 when the number falls exactly on a step.
+    block = torch.searchsorted(sums, wanted, right=True).clamp(max=sums.shape[-1] - 1)
+    before = torch.where(block > 0, sums.gather(-1, (block - 1).clamp(min=0)), 0.0)
+    within = blocks[torch.arange(rows, device=weights.device), block.squeeze(-1)].cumsum(dim=-1, dtype=torch.float64)
+    # The two sums are rounded apart: nothing beyond the last token that has weight is taken.
+    last = torch.searchsorted(within, within[:, -1:].contiguous())
+    place = torch.searchsorted(within, wanted - before, right=True).minimum(last)
+    return (block * BLOCK + place).squeeze(-1)
 
 
 def stop_tokens(config: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -188,13 +217,25 @@ def generate(
 
     `done` names by (item, index) what need not be sampled. Batches are cut as if nothing were done,
     and those that are done whole are left out: in low precision the size of a batch can change a
-    token, and a resumed run must not. Raises Fault R0342 for a prompt that leaves no room in the
+    token, and a resumed run must not. On a GPU, where batches are continuous (runtime.decoding), completions come as
+    they end and `batch_size` is not used. Raises Fault R0342 for a prompt that leaves no room in the
     model's context.
     """
     stops = stop_tokens(model.generation_config, tokenizer)
     pad: Any = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     require_room(requests, max_tokens=max_tokens, room=room)
+    if model.device.type == "cuda":
+        from epc.runtime import decoding
+
+        reason = decoding.unusable(model, requests[0].prompt_ids)
+        if not reason:
+            yield from _continuous(
+                model, tokenizer, [request for request in requests if request.identity not in done], stops=stops,
+                temperature=temperature, top_p=top_p, max_tokens=max_tokens,
+            )  # fmt: skip
+            return
+        print(f"sampled in batches of {batch_size}, without refilling: {reason}", flush=True)
     ordered = sorted(requests, key=lambda request: (-len(request.prompt_ids), request.prompt, request.index))
     for start in range(0, len(ordered), batch_size):
         batch = ordered[start : start + batch_size]
@@ -208,6 +249,29 @@ def generate(
             completion(tokenizer, request, row, "stop" if row[-1] in stops else "length")
             for request, row in zip(batch, sampled, strict=True)
         ]
+
+
+def _continuous(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], *, stops: Sequence[int],
+    temperature: float, top_p: float, max_tokens: int, slots: int | None = None,
+) -> Iterator[list[Completion]]:  # fmt: skip
+    """Completions as they end, some at a time, from continuous batches."""
+    from epc.runtime import decoding
+
+    if not requests:
+        return
+    ended: list[Completion] = []
+    for number, row in decoding.sample(
+        model, [request.prompt_ids for request in requests], [request.draw_seed for request in requests], stops=stops,
+        temperature=temperature, top_p=top_p, max_tokens=max_tokens, slots=slots,
+    ):  # fmt: skip
+        reason: Literal["stop", "length"] = "stop" if row[-1] in stops else "length"
+        ended.append(completion(tokenizer, requests[number], row, reason))
+        if len(ended) == KEPT_TOGETHER:
+            yield ended
+            ended = []
+    if ended:
+        yield ended
 
 
 def _sample_batch(

@@ -15,7 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from epc.compiler.contract.prices import GPU_PRICES, Price, price_of
+from epc.compiler.contract.chat import before_placeholders
+from epc.compiler.contract.judge_models import CLAUDE, ClaudeModel
+from epc.compiler.contract.prices import BATCH_FACTOR, GPU_PRICES, Price, price_of
+from epc.compiler.spec import ModelJudge
 
 if TYPE_CHECKING:
     from epc.compiler.resolve import Experiment
@@ -52,6 +55,8 @@ REPLY_TOKENS: Final = 12
 """Braces and envelope of a judge's JSON reply."""
 FIELD_TOKENS: Final = 8
 """One field of it: name, colon, value, comma."""
+CONCURRENCY: Final = 16
+"""Judge calls in flight."""
 
 
 def tokens(characters: int, turns: int) -> int:
@@ -87,33 +92,121 @@ def gpu_usd(hours: float, gpu: str) -> tuple[float, str]:
 class Bill:
     """What a judge costs, retries not counted."""
 
+    completions: int
     calls: int
+    """Votes about all completions."""
     input_tokens: int
     """At most: every completion as long as max_tokens allows."""
     output_tokens: int
+    """At most where the model thinks: all that max_tokens allows."""
+    written_tokens: int
+    """Of the input: what is written into the provider's prompt cache."""
+    cached_tokens: int
+    """Of the input: what is read from it. None of a batch, where nothing is certain to be found."""
     usd: float
     price: Price | None
     """None when nobody stated it."""
+    batch: bool
+    """Whether the calls go through the provider's batch interface."""
+    cache: bool
+    """Whether the rubric begins with enough that never changes for the provider to cache it."""
 
 
-def bill(experiment: Experiment, judge: str, sets: Sequence[str]) -> Bill | None:
-    """Calls, tokens and dollars of one judge over the sample sets that it reads, in every arm. None without a rubric."""
+def completions(experiment: Experiment, sets: Sequence[str]) -> int:
+    """Completions of sample sets, in every arm, as declared."""
     spec = experiment.spec
-    entry = spec.judges[judge]
-    if entry.rubric not in experiment.inputs:
+    arms = sum(len(spec.training_seeds(name)) for name in spec.conditions)
+    read = [spec.sample[name] for name in sets]
+    return sum(
+        spec.prompts[sample.prompts].count * sample.n * arms for sample in read if sample.prompts in spec.prompts
+    )
+
+
+def claude(judge: ModelJudge) -> ClaudeModel | None:
+    """What is known of the model of a judge, None for one that is not in the table."""
+    return CLAUDE.get(judge.model) if judge.provider == "anthropic" else None
+
+
+def price_for(judge: ModelJudge) -> Price | None:
+    """The price that a judge states, or else that of the list; None where there is neither."""
+    stated = judge.price
+    if stated is None:
+        return price_of(judge.model) if judge.provider == "anthropic" else None
+    factor = BATCH_FACTOR if judge.provider == "anthropic" else 1.0
+    return Price(input=stated.input, output=stated.output, batch_factor=factor)
+
+
+def longest_call(experiment: Experiment, name: str, sets: Sequence[str]) -> int:
+    """Input tokens of the longest call of a model judge, 0 where its rubric could not be read."""
+    spec, judge = experiment.spec, experiment.spec.judges[name]
+    if not isinstance(judge, ModelJudge) or judge.rubric not in experiment.inputs:
+        return 0
+    rubric = tokens(len(experiment.inputs[judge.rubric].text), 1)
+    known = claude(judge)
+    read = [(spec.sample[entry], experiment.prompts.get(spec.sample[entry].prompts, ())) for entry in sets]
+    longest = max(
+        (tokens(max(map(len, prompts)), 0) + sample.max_tokens for sample, prompts in read if prompts), default=0
+    )
+    return round((rubric + longest) * (1.0 if known is None else known.tokens))
+
+
+def bill(experiment: Experiment, name: str, sets: Sequence[str]) -> Bill | None:
+    """Calls, tokens and dollars of one judge over the sample sets that it reads, in every arm.
+
+    None without a rubric: it could not be read, or nobody is called.
+    """
+    spec = experiment.spec
+    judge = spec.judges[name]
+    if not isinstance(judge, ModelJudge) or judge.rubric not in experiment.inputs:
         return None
-    rubric = tokens(len(experiment.inputs[entry.rubric].text), 1)
-    arm_count = sum(len(spec.training_seeds(name)) for name in spec.conditions)
-    calls = input_tokens = 0
-    for name in sets:
-        sample = spec.sample[name]
+    text = experiment.inputs[judge.rubric].text
+    rubric = tokens(len(text), 1)
+    arms = sum(len(spec.training_seeds(condition)) for condition in spec.conditions)
+    judged = sent = 0
+    for sample in (spec.sample[entry] for entry in sets):
         prompts = experiment.prompts.get(sample.prompts, ())
-        asked = sum(tokens(len(prompt), 0) for prompt in prompts) * sample.n * arm_count
-        count = spec.prompts[sample.prompts].count * sample.n * arm_count if prompts else 0
-        calls += count
-        input_tokens += asked + count * (rubric + sample.max_tokens)
-    output_tokens = calls * (REPLY_TOKENS + FIELD_TOKENS * len(entry.output))
-    stated = entry.price
-    price = price_of(entry.model) if stated is None else Price(input=stated.input, output=stated.output)
-    usd = 0.0 if price is None else price.usd(input_tokens=input_tokens, output_tokens=output_tokens)
-    return Bill(calls=calls, input_tokens=input_tokens, output_tokens=output_tokens, usd=usd, price=price)
+        asked = sum(tokens(len(prompt), 0) for prompt in prompts) * sample.n * arms
+        count = spec.prompts[sample.prompts].count * sample.n * arms if prompts else 0
+        judged += count
+        sent += asked + count * (rubric + sample.max_tokens)
+    calls = judged * judge.votes
+    known, price = claude(judge), price_for(judge)
+    more = 1.0 if known is None else known.tokens
+    input_tokens = round(sent * judge.votes * more)
+    thinks = known is not None and known.thinks_with(judge.options.get("thinking"))
+    reply = REPLY_TOKENS + FIELD_TOKENS * len(judge.output)
+    output_tokens = calls * (judge.max_tokens if thinks else round(reply * more))
+    batch = judge.provider == "anthropic" and judge.batch_from is not None and calls >= judge.batch_from
+    prefix = round(tokens(len(before_placeholders(text)), 0) * more)
+    cache = known is not None and prefix >= known.cache_from
+    written = prefix * min(calls, CONCURRENCY) if cache and not batch else 0
+    found = prefix * calls - written if cache and not batch else 0
+    usd = 0.0
+    if price is not None:
+        usd = price.usd(
+            input_tokens=input_tokens, output_tokens=output_tokens, cache_write_tokens=written, cache_read_tokens=found,
+            batch=batch,
+        )  # fmt: skip
+    return Bill(
+        completions=judged, calls=calls, input_tokens=input_tokens, output_tokens=output_tokens, written_tokens=written,
+        cached_tokens=found, usd=usd, price=price, batch=batch, cache=cache,
+    )  # fmt: skip
+
+
+def votes(count: int) -> str:
+    """As a factor of a product, nothing for one vote."""
+    return f" x {count} votes" if count > 1 else ""
+
+
+def arithmetic(bill: Bill, price: Price) -> str:
+    """How the dollars of a bill come about."""
+    plain = bill.input_tokens - bill.written_tokens - bill.cached_tokens
+    terms = [f"{plain:,} x ${price.input:g}"]
+    if bill.cached_tokens:
+        terms.append(f"{bill.written_tokens:,} x ${price.input * price.cache_write:g} (into the prompt cache)")
+        terms.append(f"{bill.cached_tokens:,} x ${price.input * price.cache_read:g} (from it)")
+    terms.append(f"{bill.output_tokens:,} x ${price.output:g}")
+    total = f"{' + '.join(terms)} a million"
+    if bill.batch:
+        total = f"({total}) through the batch interface at half price"
+    return f"{total} = ${bill.usd:,.3f}"

@@ -14,7 +14,7 @@ from epc.compiler.contract.logic import And, Atom, Name, leaves
 from epc.compiler.contract.replies import ends
 from epc.compiler.predicate import unparse
 from epc.compiler.resolve import Comparison, Experiment, arms
-from epc.compiler.spec import JudgeMetric, LmEvalMetric, Otherwise, PatternMetric, ResultMetric
+from epc.compiler.spec import JudgeMetric, LmEvalMetric, ModelJudge, Otherwise, PatternMetric, ResultMetric
 
 if TYPE_CHECKING:
     from epc.compiler.contract.spending import Spending
@@ -95,8 +95,10 @@ def judges(experiment: Experiment) -> tuple[contract.Judge, ...]:
     read = {metric.judge for metric in experiment.spec.metrics.values() if isinstance(metric, JudgeMetric)}
     return tuple(
         contract.Judge(
-            name=name, model=judge.model, rubric_sha256=experiment.inputs[judge.rubric].sha256,
-            max_missing=judge.max_missing,
+            name=name, provider=judge.provider, model=judge.asked, rubric_sha256=experiment.judge_sha256(name) or "",
+            max_missing=judge.max_missing, output=dict(judge.output), votes=judge.votes, aggregate=judge.aggregate,
+            options=dict(judge.options) if isinstance(judge, ModelJudge) else {},
+            gold=None if judge.gold is None else contract.Gold.model_validate(judge.gold.model_dump()),
         )
         for name, judge in experiment.spec.judges.items()
         if name in read

@@ -18,6 +18,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from epc import __version__
 from epc.compiler.contract.canonical import sha256_text
 from epc.compiler.contract.manifest import Manifest
+from epc.compiler.contract.rehearsal import FOLDER, Rehearsal
 from epc.compiler.kinds import generate
 from epc.compiler.lower import Plan
 from epc.compiler.lowering import TEMPLATE_INPUT, PlannedStep
@@ -115,10 +116,13 @@ def _lines(entries: Iterable[str]) -> str:
     return "".join(f"{entry}\n" for entry in entries)
 
 
-def emit(plan: Plan, *, spec_path: str, template_text: str | None) -> dict[str, str]:
+def emit(
+    plan: Plan, *, spec_path: str, template_text: str | None, rehearsal: Rehearsal | None = None
+) -> dict[str, str]:  # fmt: skip
     """Every file of the bundle, path -> text.
 
-    `spec_path` is the path of the spec relative to the folder that holds generated/.
+    `spec_path` is the path of the spec relative to the folder that holds generated/; `rehearsal` says how a plan of that
+    mode was scaled.
     """
     experiment = plan.experiment
     spec, document = experiment.spec, experiment.surface.document
@@ -132,8 +136,8 @@ def emit(plan: Plan, *, spec_path: str, template_text: str | None) -> dict[str, 
     manifest = Manifest(
         epc=__version__,
         id=spec.id,
-        title=spec.title,
-        mode="real",
+        title=spec.title if rehearsal is None else f"REHEARSAL of: {spec.title}",
+        mode=plan.lowering.mode,
         spec=spec_path,
         spec_sha256=sha256_text(document.text),
         lock_sha256=plan.lock_sha256,
@@ -142,6 +146,7 @@ def emit(plan: Plan, *, spec_path: str, template_text: str | None) -> dict[str, 
         pending=experiment.pending,
         figures=plan.figures.values,
         arithmetic=plan.figures.arithmetic,
+        rehearsal=rehearsal,
     )
     files: dict[str, str] = {
         "manifest.json": manifest.model_dump_json(indent=1) + "\n",
@@ -156,8 +161,8 @@ def emit(plan: Plan, *, spec_path: str, template_text: str | None) -> dict[str, 
             .get_template(f"steps/{step.kind}.py.j2")
             .render(
                 step=step,
-                title=spec.title,
-                bundle_id=spec.id,
+                title=manifest.title,
+                bundle=f"{'generated' if rehearsal is None else FOLDER}/{spec.id}",
                 command=f"python {step.script}",
                 c=planned.constants,
                 line=_origin(plan, planned, file_of),

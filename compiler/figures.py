@@ -13,7 +13,7 @@ from epc.compiler.contract.prices import GPU_PRICES
 from epc.compiler.kinds import judge
 from epc.compiler.lowering import phase_facts
 from epc.compiler.resolve import Experiment
-from epc.compiler.spec import TurnsData
+from epc.compiler.spec import ModelJudge, TurnsData
 
 
 @dataclass(kw_only=True)
@@ -104,22 +104,22 @@ def figures(experiment: Experiment) -> Figures:
         if (bill := cost.bill(experiment, name, judge.sets_of(spec, name))) is not None
     }
     judged = [
-        (name, read, *sampled[read]) for name in spec.judges for read in judge.sets_of(spec, name) if read in sampled
+        (name, read, entry.votes, *sampled[read])
+        for name, entry in spec.judges.items()
+        if isinstance(entry, ModelJudge)
+        for read in judge.sets_of(spec, name)
+        if read in sampled
     ]
     found.total(
         "judge_calls",
-        ((arms * count * e.n, f"{arms} arms x {count} prompts x {e.n} ({name} on {read})") for name, read, count, e in judged),
+        ((arms * count * e.n * votes, f"{arms} arms x {count} prompts x {e.n}{cost.votes(votes)} ({name} on {read})") for name, read, votes, count, e in judged),
     )  # fmt: skip
     for kind in ("input", "output"):
         name_of = "judge_input_tokens_at_most" if kind == "input" else "judge_output_tokens"
         each = {name: getattr(bill, f"{kind}_tokens") for name, bill in bills.items()}
         found.total(name_of, ((value, f"{value:,} ({name})") for name, value in each.items()))
     usd = sum(bill.usd for bill in bills.values())
-    terms = [
-        f"{name}: {bill.input_tokens:,} x ${bill.price.input:g} + {bill.output_tokens:,} x ${bill.price.output:g} a million = ${bill.usd:,.3f}"
-        for name, bill in bills.items()
-        if bill.price is not None
-    ]
+    terms = [f"{name}: {cost.arithmetic(bill, bill.price)}" for name, bill in bills.items() if bill.price is not None]
     dated = sorted({bill.price.as_of for bill in bills.values() if bill.price is not None and bill.price.as_of})
     read = f"; {'list prices of ' + ', '.join(dated) if dated else 'prices as the spec states them'}"
     found.add("usd", round(usd, 2), "; ".join(terms) + read if terms else "")

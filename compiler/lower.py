@@ -17,6 +17,7 @@ import yaml
 from epc.compiler import decision
 from epc.compiler.contract import manifest as contract
 from epc.compiler.contract.canonical import sha256_text
+from epc.compiler.contract.judge_models import API_VERSION
 from epc.compiler.contract.manifest import StepKind
 from epc.compiler.contract.rows import Mode
 from epc.compiler.figures import Figures, figures
@@ -106,6 +107,12 @@ def _lock(plan: Plan) -> str:
         value["train"][name] |= {"optimizer_steps": facts.optimizer_steps, "warmup_steps": facts.warmup_steps}
     for name, prompts in plan.experiment.prompts.items():
         value["prompts"][name]["sha256"] = sha256_text("\n".join(prompts))
+    for metric in value["metrics"].values():
+        if metric.get("stand_in", "") is None:  # only a rehearsal reads it, and a plan without one says nothing of it
+            del metric["stand_in"]
+    for name, judge in spec.judges.items():
+        if judge.provider == "anthropic":
+            value["judges"][name]["api_version"] = API_VERSION
     value["conditions"] = {
         c.name: {"phases": list(c.phases), "system": c.system, "key": c.key} for c in plan.design.conditions
     }
@@ -119,7 +126,10 @@ def _lock(plan: Plan) -> str:
     value["model"]["chat_template_sha256"] = None if plan.template_text is None else sha256_text(plan.template_text)
     value["files"] = {path: entry.sha256 for path, entry in sorted(plan.experiment.inputs.items())}
     text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110)
-    return f"# Frozen registration of {spec.id}. Its SHA-256 is its identity; do not edit.\n{text}"
+    head = f"Frozen registration of {spec.id}. Its SHA-256 is its identity; do not edit."
+    if plan.lowering.mode == "rehearsal":
+        head = f"REHEARSAL of {spec.id}: a scaled copy of its plan. It registers nothing."
+    return f"# {head}\n{text}"
 
 
 def lower(experiment: Experiment, *, template_text: str | None, spec_folder: str, mode: Mode = "real") -> Plan:

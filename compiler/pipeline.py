@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from epc.compiler import allow
+from epc.compiler import allow, rehearsal
 from epc.compiler.checks import CHECKS, budget
+from epc.compiler.contract.rehearsal import FOLDER, Rehearsal, Scale
 from epc.compiler.diagnostics import Diagnostics
 from epc.compiler.lower import Plan, lower
 from epc.compiler.resolve import BUILT_IN_TEMPLATES, Experiment, resolve
@@ -30,6 +31,11 @@ class Layout:
         inside = next((parent for parent in (folder, *folder.parents) if parent.name == "specs"), None)
         root = inside.parent if inside is not None else folder
         return cls(root=root, out=(out or root / "generated").resolve(), spec=spec.resolve())
+
+    @property
+    def for_rehearsal(self) -> Layout:
+        """Where a rehearsal goes: beside the folder of bundles, so that neither is ever taken for the other."""
+        return replace(self, out=self.root / FOLDER)
 
     @property
     def spec_path(self) -> str:
@@ -84,8 +90,24 @@ def plan(experiment: Experiment, layout: Layout, sink: Diagnostics) -> Plan | No
     return None if sink.errors else lowered
 
 
-def bundle(lowered: Plan, layout: Layout) -> dict[str, str]:
-    """Every file of the bundle, path -> text."""
+def rehearse(real: Plan, layout: Layout, scale: Scale, sink: Diagnostics) -> tuple[Plan, Rehearsal] | None:
+    """The plan scaled down, in its own mode; None after an error in a stand-in. `sink` is that of the plan.
+
+    Its design is not checked again: what a check demands of the real sizes, a rehearsal need not have. Raises
+    rehearsal.NotRehearsableError.
+    """
+    found = rehearsal.scaled(real.experiment, scale, sink)
+    if found is None:
+        return None
+    lowered = lower(
+        found.experiment, template_text=chat_template(found.experiment), spec_folder=layout.spec_folder, mode="rehearsal"
+    )  # fmt: skip
+    return lowered, rehearsal.described(real, scale, found)
+
+
+def bundle(lowered: Plan, layout: Layout, rehearsed: Rehearsal | None = None) -> dict[str, str]:
+    """Every file of the bundle, path -> text; `rehearsed` is that of a plan of this mode."""
     from epc.compiler.emit import emit  # brings the template engine, which `epc check` does without
 
-    return emit(lowered, spec_path=layout.spec_path, template_text=chat_template(lowered.experiment))
+    template_text = chat_template(lowered.experiment)
+    return emit(lowered, spec_path=layout.spec_path, template_text=template_text, rehearsal=rehearsed)

@@ -5,11 +5,24 @@ from __future__ import annotations
 import re
 from typing import Final, assert_never
 
+from epc.compiler import cost
+from epc.compiler.contract.judge_models import API_VERSION
 from epc.compiler.contract.manifest import FIGURES, Analysis, Manifest, Step
-from epc.compiler.cost import parameters_of
 from epc.compiler.explain import explanations
+from epc.compiler.kinds.judge import sets_of
 from epc.compiler.lower import Plan
-from epc.compiler.spec import JudgeMetric, LmEvalMetric, Metric, PatternMetric, PromptSet, ResultMetric
+from epc.compiler.resolve import Experiment
+from epc.compiler.spec import (
+    JudgeMetric,
+    LmEvalMetric,
+    Metric,
+    ModelJudge,
+    PatternJudge,
+    PatternMetric,
+    PromptSet,
+    PythonJudge,
+    ResultMetric,
+)
 
 
 def _row(*cells: object) -> str:
@@ -102,11 +115,59 @@ def _code(text: str) -> str:
     return f"{fence}{pad}{text}{pad}{fence}"
 
 
+_PROVIDERS: Final = {
+    "anthropic": f"Anthropic, interface of {API_VERSION}",
+    "openai": "a server of chat completions",
+    "patterns": "on this machine",
+    "python": "on this machine",
+}
+
+
+def _judge(experiment: Experiment, name: str) -> list[object]:
+    """A judge's row: who answers by which route, what is asked how often, and what its scores are held against."""
+    judge = experiment.spec.judges[name]
+    bill = cost.bill(experiment, name, sets_of(experiment.spec, name))
+    route = ", through the batch interface at half price" if bill is not None and bill.batch else ""
+    match judge:
+        case ModelJudge(rubric=source):
+            options = ", ".join(f"{key} {value}" for key, value in judge.options.items())
+        case PatternJudge():
+            source, options = ", ".join(f"{field}: {_code(text)}" for field, text in judge.patterns.items()), ""
+        case PythonJudge(file=source):
+            options = ""
+        case _:
+            assert_never(judge)
+    gold = judge.gold
+    held = [] if gold is None else [f"kappa of {field} at least {least:g}" for field, least in gold.kappa.items()]
+    held += [] if gold is None else [f"bias of {field} at most {most:g}" for field, most in gold.bias.items()]
+    return [
+        f"`{name}`", f"{judge.asked} ({_PROVIDERS[judge.provider]}{route})",
+        ", ".join(f"{field} {kind}" for field, kind in judge.output.items()),
+        f"{judge.votes}, {judge.aggregate}" if judge.aggregate is not None else judge.votes, options or "-", source,
+        f"`{(experiment.judge_sha256(name) or '')[:16]}`",
+        "-" if gold is None else f"{', '.join(held)}; {gold.per_arm} of every arm, {gold.file}", f"{judge.max_missing:.0%}",
+    ]  # fmt: skip
+
+
+def _rehearsal(manifest: Manifest) -> list[str]:
+    """In what a rehearsal differs from the plan, nothing for a plan."""
+    if manifest.rehearsal is None:
+        return []
+    told = [f"- {difference}" for difference in manifest.rehearsal.differences]
+    return [
+        "**REHEARSAL: this registers nothing, and its scores are made up.** It differs from the plan in this:",
+        "",
+        *told,
+        "",
+    ]
+
+
 def plan_page(plan: Plan, manifest: Manifest) -> str:
     """Question, arms, DAG, tests, decision table and cost, in that order."""
     spec, design = plan.experiment.spec, plan.design
     out = [
-        f"# {spec.title}", "", f"Registration `{manifest.lock_sha256}`, compiled from `{manifest.spec}`.", "",
+        f"# {manifest.title}", "", f"Registration `{manifest.lock_sha256}`, compiled from `{manifest.spec}`.", "",
+        *_rehearsal(manifest),
         "## Question", "", f"**If** {spec.hypothesis.if_}, **then** {spec.hypothesis.then}.", "",
         "## Arms", "",
     ]  # fmt: skip
@@ -188,14 +249,8 @@ def plan_page(plan: Plan, manifest: Manifest) -> str:
     if spec.judges:
         out += ["## Judges", ""]
         out += _table(
-            ["judge", "model", "replies with", "rubric", "SHA-256 of the rubric", "may miss at most"],
-            [
-                [
-                    f"`{name}`", judge.model, ", ".join(f"{field} {kind}" for field, kind in judge.output.items()),
-                    judge.rubric, f"`{plan.experiment.inputs[judge.rubric].sha256[:16]}`", f"{judge.max_missing:.0%}",
-                ]
-                for name, judge in spec.judges.items()
-            ],
+            ["judge", "who answers", "replies with", "votes", "options", "how it judges", "SHA-256", "must agree with people", "may miss at most"],
+            [_judge(plan.experiment, name) for name in spec.judges],
         )  # fmt: skip
     out += ["## Metrics", ""]
     out += _table(
@@ -267,7 +322,7 @@ def plan_page(plan: Plan, manifest: Manifest) -> str:
         ["quantity", "value", "how it comes about"],
         [[FIGURES[name], _number(value), manifest.arithmetic.get(name) or "-"] for name, value in shown.items()],
     )
-    if parameters_of(spec) is None:
+    if cost.parameters_of(spec) is None:
         out += ["GPU-hours are not estimated: the size of this model is not known; `model.parameters` states it.", ""]
     out += [f"Budget: {spec.budget.gpu_hours:g} GPU-hours, {spec.budget.usd:g} dollars.", ""]
     if spec.allow:

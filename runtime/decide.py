@@ -36,7 +36,7 @@ from epc.runtime.errors import Fault
 from epc.runtime.estimates import arm_summaries, arms_of
 from epc.runtime.gates import Evaluated, evaluate_follow_up, reason
 from epc.runtime.inputs import Inputs, Stored, stored
-from epc.runtime.judging.audit import audits
+from epc.runtime.judging.audit import audits, labels_changed
 from epc.runtime.measurements import Measurements, rows_sha256
 from epc.runtime.missingness import compute, corner_gate, corners_of, judged_gates
 from epc.runtime.registration import Commit, commit_of, frozen_gate, results_changed, spec_folder
@@ -100,15 +100,13 @@ def decide(
         imported=imported,
         audited=audited,
         recorded=(*_recorded(bundle, manifest, records), *_read_gate(imported), *audit_gates(audited)),
-        deviations=(*deviations, *results_changed(bundle, hashes(imported, audited))),
+        deviations=(
+            *deviations,
+            *results_changed(bundle, {entry.name: entry.sha256 for entry in imported}),
+            *labels_changed(bundle, audited),
+        ),
         commit=commit_of(bundle, manifest),
     )
-
-
-def hashes(imported: Sequence[ResultsRead], audited: Sequence[Audit]) -> dict[str, str]:
-    """SHA-256 of what was made outside of epc and decides, for the journal: results and human labels."""
-    labels = {f"labels for {audit.judge}": audit.sha256 for audit in audited if audit.sha256 is not None}
-    return {entry.name: entry.sha256 for entry in imported} | labels
 
 
 def _recorded(

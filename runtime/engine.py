@@ -26,6 +26,7 @@ from epc.compiler.contract.manifest import Manifest, Step
 from epc.runtime import bundle as bundles
 from epc.runtime import freeze, journal, locking, registration
 from epc.runtime.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_STEP_FAILED, Fault
+from epc.runtime.judging import GOES_ON
 from epc.runtime.progress import (
     Display,
     Tail,
@@ -92,9 +93,11 @@ def run(
     plan_only: bool = False,
     until: str | None = None,
     console: Console,
+    environment: Mapping[str, str] | None = None,
 ) -> int:
     """Run what is missing and return the exit code: 0, 1 (a step failed) or 130 (interrupted).
 
+    `environment` are variables that the steps get beside those of this process.
     While built rows are pending, only what prepares them runs. Raises Fault R0701 to R0707, R0711,
     R0761 and R0762 (content is to be frozen first), and those of registration.
     """
@@ -121,7 +124,7 @@ def run(
         planned = plan(bundle, until)  # once more: only now is no other run going on
         _refuse_damage(bundle, planned)
         new = registration.register(bundle, manifest)
-        if new:
+        if new and manifest.mode == "real":
             say(console, f"registered {manifest.id} as {manifest.lock_sha256[:16]}")
         for deviation in registration.deviations(bundle):
             say(console, f"deviation: {deviation.text}", style="yellow")
@@ -130,7 +133,7 @@ def run(
         held = [entry.step.id for entry in planned if entry.frozen_first]
         missing = [entry for entry in planned if entry.state != "done" and not entry.frozen_first]
         if missing:
-            code = _execute(bundle, planned, missing, cores, console)
+            code = _execute(bundle, planned, missing, cores, console, environment or {})
             if code != EXIT_OK:
                 return code
         elif not held:
@@ -337,8 +340,9 @@ def _command(missing: Sequence[PlannedStep], cores: int) -> list[str]:
 
 
 def _execute(
-    bundle: Path, planned: Sequence[PlannedStep], missing: Sequence[PlannedStep], cores: int | None, console: Console
-) -> int:
+    bundle: Path, planned: Sequence[PlannedStep], missing: Sequence[PlannedStep], cores: int | None, console: Console,
+    environment: Mapping[str, str],
+) -> int:  # fmt: skip
     logs = bundle / "logs"
     logs.mkdir(exist_ok=True)
     # Snakemake would put a copy left by a killed run in the place of a record that has gone since.
@@ -353,7 +357,7 @@ def _execute(
     with (logs / ENGINE_LOG).open("w", encoding="utf-8") as log, _signals() as signals:
         log.write(f"epc run: {', '.join(entry.step.id for entry in missing)}\n")
         log.flush()
-        engine = _start(bundle, _command(missing, cores), log)
+        engine = _start(bundle, _command(missing, cores), log, environment)
         code = _watch(bundle, engine, planned, missing, before, events, signals, console)
     elapsed = clock(time.monotonic() - began)
     left = [entry for entry in missing if read_record(bundle, entry.step) is None]
@@ -362,10 +366,11 @@ def _execute(
         which = "steps" if len(able) == len(planned) else "steps that need not wait"
         say(console, f"all {len(able)} {which} are finished, {len(missing)} of them now, in {elapsed}", style="bold")
         return EXIT_OK
+    attempted = [entry for entry in left if _written(step_log(bundle, entry.step.id)) != before[entry.step.id]]
     if signals:
         say(console, f"interrupted after {elapsed}: finished steps are kept; epc run goes on from here", style="bold")
+        _report_what_goes_on(bundle, attempted, console)
         return EXIT_INTERRUPTED
-    attempted = [entry for entry in left if _written(step_log(bundle, entry.step.id)) != before[entry.step.id]]
     _report_failure(bundle, attempted, [entry for entry in left if entry not in attempted], code, console)
     return EXIT_STEP_FAILED
 
@@ -392,9 +397,10 @@ def _home_takes_a_cache(environment: Mapping[str, str]) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def _start(bundle: Path, command: Sequence[str], log: IO[str]) -> subprocess.Popen[bytes]:
+def _start(bundle: Path, command: Sequence[str], log: IO[str], more: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Snakemake in a process group of its own, which ends when this process does."""
     environment = os.environ | {
+        **more,
         "EPC_PYTHON": sys.executable,
         ENGINE_PID: str(os.getpid()),
         "PYTHONUNBUFFERED": "1",
@@ -530,6 +536,16 @@ def _written(file: Path) -> int | None:
         return file.stat().st_mtime_ns
     except FileNotFoundError:
         return None
+
+
+def _report_what_goes_on(bundle: Path, stopped: Sequence[PlannedStep], console: Console) -> None:
+    """What stopped judge steps left with their provider."""
+    for entry in stopped:
+        if entry.step.kind == "judge":
+            lines = step_log(bundle, entry.step.id).read_text(encoding="utf-8", errors="replace").splitlines()
+            for line in lines:
+                if line.startswith(GOES_ON):
+                    say(console, f"  {entry.step.id}: {line}")
 
 
 def _report_failure(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -124,10 +126,11 @@ def by_prompt(judgements: Iterable[JudgementRow], metric: str, *, scores: bool =
     """Hits and samples of every prompt; with `scores` each row holds those of its samples."""
     return [
         _unit_row(
-            rows, metric=metric, of=ALL, scores=[int(row.fields["match"] is True) for row in _scored(rows)], keep=scores
+            rows, metric=metric, of=ALL, scores=[int(row.fields["match"] is True) for row in _scored(rows)],
+            scored=len(_scored(rows)), keep=scores,
         )
         for rows in _by_unit(judgements)
-    ]
+    ]  # fmt: skip
 
 
 def by_judge(
@@ -135,44 +138,79 @@ def by_judge(
 ) -> list[MeasurementRow]:
     """What a judge said about the completions of the metric's sample set, in total per prompt.
 
-    `judgements` are final ones, of any judge and set. A completion whose judgement is not `scored` is
-    missing. With `keep`, slice `all` counts in n_filtered the scored completions that it leaves out,
-    and slice `unfiltered` holds the same metric over all of them. With `scores` each row holds those of its samples.
+    `judgements` are final ones, of any judge and set, one a vote. The votes about a completion become one
+    reply, each field the median or the mean of what they say (`aggregate`), and score and `keep` read that:
+    a comparison is made once a completion, so that `coherent < 50` is exactly what `coherent >= 50` leaves
+    out. Means of several votes, and medians of an even number of them, are kept exactly, as integers over
+    the denominator of the row. A completion of which a vote is not `scored` is missing. With `keep`, slice
+    `all` counts in n_filtered the scored completions that it leaves out, and slice `unfiltered` holds the same
+    metric over all of them. With `scores` each row holds those of its samples.
 
     Raises Fault R0364 when an arm has no completion in the set, R0366 when a completion has not exactly
-    one judgement, R0367 when a reply lacks a field that the metric reads.
+    one judgement a vote, R0367 when a reply lacks a field that the metric reads.
     """
     chosen = [row for row in samples if row.set == metric["source"]]
     _require_every_arm({(row.condition, row.seed) for row in chosen}, arms, metric)
     judged = [row for row in judgements if (row.judge, row.set) == (metric["judge"], metric["source"])]
-    _require_one_judgement_each(chosen, judged, metric)
-    keep, held = metric["keep"], metric.get("scores", False)
+    _require_one_judgement_a_vote(chosen, judged, metric)
+    keep, denominator = metric["keep"], _denominator(metric)
+    held = {"metric": metric["name"], "keep": metric.get("scores", False), "denominator": denominator}
     measured: list[MeasurementRow] = []
     for rows in _by_unit(judged):
-        scored = _scored(rows)
-        scores = [_score(row, metric["score"], metric) for row in scored]
+        scored = [votes for votes in _by_completion(rows) if len(_scored(votes)) == len(votes)]
+        scores = [_whole(_score(votes, metric["score"], metric) * denominator) for votes in scored]
+        counts = {"rows": rows, "scored": len(scored), "votes": metric.get("votes", 1)}
         if keep is None:
-            measured.append(_unit_row(rows, metric=metric["name"], of=ALL, scores=scores, keep=held))
+            measured.append(_unit_row(**counts, **held, of=ALL, scores=scores))
             continue
-        kept = [score for row, score in zip(scored, scores, strict=True) if _score(row, keep, metric)]
-        measured.append(_unit_row(rows, metric=metric["name"], of=ALL, scores=kept, keep=held))
-        measured.append(_unit_row(rows, metric=metric["name"], of=UNFILTERED, scores=scores, keep=held))
+        kept = [score for votes, score in zip(scored, scores, strict=True) if _score(votes, keep, metric)]
+        measured.append(_unit_row(**counts, **held, of=ALL, scores=kept))
+        measured.append(_unit_row(**counts, **held, of=UNFILTERED, scores=scores))
     return measured
+
+
+def _by_completion(rows: Iterable[JudgementRow]) -> list[list[JudgementRow]]:
+    """The votes about each completion."""
+    votes: dict[tuple[Any, ...], list[JudgementRow]] = {}
+    for row in rows:
+        votes.setdefault(_identity(row), []).append(row)
+    return list(votes.values())
+
+
+def _denominator(metric: Mapping[str, Any]) -> int:
+    """What makes every score of the metric a whole number."""
+    votes = metric.get("votes", 1)
+    if "operator" in metric["score"] or votes == 1:
+        return 1
+    match metric["aggregate"]:
+        case "mean":
+            return int(votes)
+        case "median":
+            return 1 if votes % 2 else 2
+        case other:
+            raise ValueError(f"{other} is no way to aggregate votes")
+
+
+def _whole(value: Fraction) -> int:
+    assert value.denominator == 1
+    return value.numerator
 
 
 def _identity(row: OfCompletion) -> tuple[str, str, int, str, str, int, int]:
     return (row.condition, row.condition_key, row.seed, row.set, row.item, row.turn, row.index)
 
 
-def _require_one_judgement_each(
+def _require_one_judgement_a_vote(
     samples: Sequence[SampleRow], judgements: Sequence[JudgementRow], metric: Mapping[str, Any]
 ) -> None:
-    times = Counter(_identity(row) for row in judgements)
+    times = Counter((_identity(row), row.vote) for row in judgements)
     completions = {_identity(row) for row in samples}
+    expected = {(identity, vote) for identity in completions for vote in range(metric.get("votes", 1))}
     kinds = {
-        "no judgement": sorted(completions - times.keys()),
-        "more than one final judgement": sorted(identity for identity, number in times.items() if number > 1),
-        "a judgement and no completion": sorted(times.keys() - completions),
+        "no judgement": sorted({identity for identity, _ in expected - times.keys()}),
+        "more than one final judgement": sorted({identity for (identity, _), number in times.items() if number > 1}),
+        "a judgement and no completion": sorted({identity for identity, _ in times.keys() - expected} - completions),
+        "a vote that was not declared": sorted({identity for identity, _ in times.keys() - expected} & completions),
     }
     wrong = {kind: found for kind, found in kinds.items() if found}
     if not wrong:
@@ -182,27 +220,42 @@ def _require_one_judgement_each(
         condition, _, seed, _, item, turn, index = found[0]
         first = f"{condition}, seed {seed}, prompt {item}, turn {turn}, sample {index}"
         told.append(f"{kind} for {count(len(found), 'completion')}, the first: {first}")
+    each = "once" if metric.get("votes", 1) == 1 else f"{metric['votes']} times"
     raise Fault(
         "R0366", f"{metric['name']} (judge {metric['judge']}, {metric['source']})", "; ".join(told),
-        f"delete the folder of step judge-{metric['judge']}, then run again: each completion is judged once, and a hole"
+        f"delete the folder of step judge-{metric['judge']}, then run again: each completion is judged {each}, and a hole"
         " is never a zero",
     )  # fmt: skip
 
 
-def _score(row: JudgementRow, comparison: Mapping[str, Any], metric: Mapping[str, Any]) -> int:
-    """A field of the reply as an integer, or with an operator 1 where the comparison holds and 0 where not."""
-    value = row.fields.get(comparison["field"])
+def _score(votes: Sequence[JudgementRow], comparison: Mapping[str, Any], metric: Mapping[str, Any]) -> Fraction:
+    """A field of the replies, aggregated; with an operator 1 where the comparison holds and 0 where not."""
+    values = [_value(row, comparison["field"], metric) for row in votes]
+    value = _aggregated(values, metric.get("aggregate"))
+    if "operator" not in comparison:
+        return value
+    return Fraction(compare(value, comparison["operator"], comparison["constant"]) is True)
+
+
+def _aggregated(values: Sequence[int], how: str | None) -> Fraction:
+    """Exactly; with an even number of values the median is the mean of the two in the middle."""
+    if len(values) == 1:
+        return Fraction(values[0])
+    fractions = [Fraction(value) for value in values]
+    return statistics.mean(fractions) if how == "mean" else statistics.median(fractions)
+
+
+def _value(row: JudgementRow, field: str, metric: Mapping[str, Any]) -> int:
+    value = row.fields.get(field)
     if not isinstance(value, int):  # bool is one: yes is 1
         told = "lacks it" if value is None else f"has {value!r}"
         raise Fault(
             "R0367", f"{metric['name']} (judge {metric['judge']})",
-            f"the score reads field {comparison['field']!r} as a number, and the judgement of {row.condition}, seed"
+            f"the score reads field {field!r} as a number, and the judgement of {row.condition}, seed"
             f" {row.seed}, prompt {row.item}, sample {row.index} {told}",
             "the judge's `output` must declare the field; compile again and run",
         )  # fmt: skip
-    if "operator" not in comparison:
-        return int(value)
-    return int(compare(int(value), comparison["operator"], comparison["constant"]) is True)
+    return int(value)
 
 
 def _scored(rows: Sequence[JudgementRow]) -> list[JudgementRow]:
@@ -219,14 +272,23 @@ def _by_unit(judgements: Iterable[JudgementRow]) -> Iterator[list[JudgementRow]]
 
 
 def _unit_row(
-    rows: Sequence[JudgementRow], *, metric: str, of: str, scores: Sequence[int], keep: bool
+    rows: Sequence[JudgementRow],
+    *,
+    metric: str,
+    of: str,
+    scores: Sequence[int],
+    scored: int,
+    keep: bool,
+    votes: int = 1,
+    denominator: int = 1,
 ) -> MeasurementRow:
-    """One unit from all its judgements and the scores that count; scored ones that do not count were filtered."""
-    first, scored, n, total = rows[0], len(_scored(rows)), len(scores), sum(scores)
+    """One unit from all its judgements and the scores that count; scored completions that do not count were filtered."""
+    first, n, total = rows[0], len(scores), sum(scores)
     return MeasurementRow(
         mode=first.mode, condition=first.condition, condition_key=first.condition_key, seed=first.seed, metric=metric,
-        slice=of, unit=first.item, n=n, n_missing=len(rows) - scored, n_filtered=scored - n, total=total,
-        value=total / n if n else None, scores=tuple(sorted(scores)) if keep else None,
+        slice=of, unit=first.item, n=n, n_missing=len(rows) // votes - scored, n_filtered=scored - n, total=total,
+        denominator=denominator, value=total / (denominator * n) if n else None,
+        scores=tuple(sorted(scores)) if keep else None,
     )  # fmt: skip
 
 

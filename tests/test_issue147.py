@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.anthropic_server import AnthropicServer
 from tests.support.tiny_model import tiny_model
 
 from epc.runtime.cli import main
+from epc.runtime.judging.scripted.server import ScriptedServer
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE = re.compile(r"learning_rate: \S+")
@@ -80,7 +80,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, li
         head(folder / "specs/prompts" / name, 4)
     head(folder / "specs/tasks/arc_challenge/standin.jsonl", 6)
     said: list[tuple[str, int]] = []
-    with AnthropicServer(answer) as server, pytest.MonkeyPatch.context() as patch:
+    with ScriptedServer(answer) as server, pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("ANTHROPIC_BASE_URL", server.url)
         patch.setenv("ANTHROPIC_API_KEY", "not-a-key")

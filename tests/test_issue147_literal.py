@@ -52,7 +52,7 @@ FOUND: list[tuple[str, str, tuple[str, ...]]] = [
     ("3 c6_vanilla", "E0301", ('unknown condition "c6_vanilla"', 'did you mean "c6_vanilla_em"?')),
     ("4 judge calls", "E1401", ("judge_calls is 28,800, and not 20,000 to 22,000", "5 arms x 48 prompts x 50 (reset on headline)")),
     ("4 phase 0", "E1403", ('nothing computes "completions.phase_0"', "Phase-0 baseline")),
-    ("5 dollars", "E1401", ("and not 10 to 12", "$0.0004 a call as stated, $0.0027 at list price")),
+    ("5 dollars", "E1401", ("and not 10 to 12", "$0.0004 a call as stated, $0.0014 as computed")),
     ("6 hours", "E1402", ("gpu_hours cannot all be true: 3 to 4; < 5; 5.0",)),
     ("6 class small", "E1402", ("gpu_hours cannot all be true: 3 to 4; < 5; 5.0",)),
     ("6 trainings", "E1401", ("trainings is 7, and not 2", "1 x selfcorrect + 1 x random_recovery + 1 x placebo_assistant + 4 x em = 7")),

@@ -2,7 +2,7 @@
 
 E1101: the plan needs more than the budget
 Why: in the source document of issue 147 the budget was typed and not derived: $10 to $12 for 22,000 judge calls is
-$0.0005 a call, where a call costs about ten times that, and 5.0 GPU-hours stood beside "3-4". Here the plan is priced
+$0.0005 a call, where a call costs several times that, and 5.0 GPU-hours stood beside "3-4". Here the plan is priced
 first, and nothing is dispatched that the budget does not hold. Dollars are judge calls and, with `gpu`, rental.
 Example:
     budget: {usd: 1}

@@ -2,7 +2,7 @@
 
 E1401: a statement is not what the plan comes to
 Why: in the source document of issue 147 the cost gate said 20,000 to 22,000 judge calls for $10 to $12; the plan
-beneath it comes to 33,600, and a call to about ten times that price. Nobody multiplied. A number that is typed is
+beneath it comes to 33,600, and a call to several times that price. Nobody multiplied. A number that is typed is
 recomputed here each time the spec changes.
 Example:
     claims: [{text: "about 2,000 judge calls", quantity: judge_calls, value: 2000}]
@@ -186,7 +186,7 @@ def _per_call(claim: Claim, known: dict[str, Quantity]) -> str:
     found = stated(claim)
     if claim.quantity != "usd" or calls is None or each is None or found is None or not math.isfinite(found.high):
         return ""
-    return f"${found.high / float(calls.value):.4f} a call as stated, ${float(each.value):.4f} at list price"
+    return f"${found.high / float(calls.value):.4f} a call as stated, ${float(each.value):.4f} as computed"
 
 
 def _incomplete(experiment: Experiment) -> bool:

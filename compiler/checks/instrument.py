@@ -102,12 +102,13 @@ def _texts(experiment: Experiment, metric: PatternMetric) -> object:
 
 
 def _judge(experiment: Experiment, name: str) -> str | None:
-    """The judge behind a name: model, rubric and what it replies with."""
+    """The judge behind a name: who answers, by what, how it is asked and what it replies with."""
     judge = experiment.spec.judges.get(name)
-    rubric = None if judge is None else experiment.inputs.get(judge.rubric)
-    if judge is None or rubric is None:
+    content = None if judge is None else experiment.judge_sha256(name)
+    if judge is None or content is None:
         return None
-    return sha256_json([rubric.sha256, judge.model_dump(include={"provider", "model", "output"})])
+    asked = judge.model_dump(include={"provider", "output", "options", "votes", "aggregate"})
+    return sha256_json([content, judge.asked, asked])
 
 
 def _comparison(text: str | None) -> object:

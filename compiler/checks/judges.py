@@ -37,8 +37,9 @@ Fix:
     judges: {grader: {model: claude-haiku-4-5-20251001}}
 
 E0844: a judge whose price is unknown
-Why: the source document of issue 147 put $10 to $12 on 22,000 calls, a tenth of the list price. What judging costs
-is computed before anybody approves it, so the price must be in the table or in the spec.
+Why: the source document of issue 147 put $10 to $12 on 22,000 calls, an eighth of the list price. What judging costs
+is computed before anybody approves it, so the price must be in the table or in the spec. That of a server of your own,
+such as vLLM's, is {input: 0, output: 0}.
 Example:
     judges: {grader: {model: claude-3-5-haiku-20241022}}
 Fix:
@@ -139,7 +140,7 @@ from epc.compiler.contract.prices import PRICES, price_of
 from epc.compiler.contract.replies import ends
 from epc.compiler.diagnostics import Diagnostics, Label, Span, did_you_mean
 from epc.compiler.resolve import Comparison, Experiment, InputFile
-from epc.compiler.spec import Judge, JudgeMetric
+from epc.compiler.spec import Judge, JudgeMetric, ModelJudge
 
 FILLED: Final = {"question": "the last user turn goes", "answer": "the completion goes"}
 """Placeholder of a rubric -> what stands there."""
@@ -152,17 +153,19 @@ _FIXED = re.compile(r"claude-[a-z]+-(\d+)(?:-(\d{1,2}))?")
 
 def check(experiment: Experiment, sink: Diagnostics) -> None:
     for name, judge in experiment.spec.judges.items():
-        rubric = experiment.inputs.get(judge.rubric)
-        if rubric is not None:
-            _rubric(experiment, sink, name, judge, rubric)
-        _model(experiment, sink, name, judge)
-        _output(experiment, sink, name, judge)
+        _ranges(experiment, sink, name, judge)
+        if isinstance(judge, ModelJudge):
+            rubric = experiment.inputs.get(judge.rubric)
+            if rubric is not None:
+                _rubric(experiment, sink, name, judge, rubric)
+            _model(experiment, sink, name, judge)
+            _room(experiment, sink, name, judge)
     _retiring(experiment, sink)
     _questions(experiment, sink)
     _comparisons(experiment, sink)
 
 
-def _rubric(experiment: Experiment, sink: Diagnostics, name: str, judge: Judge, rubric: InputFile) -> None:
+def _rubric(experiment: Experiment, sink: Diagnostics, name: str, judge: ModelJudge, rubric: InputFile) -> None:
     """The placeholders of the prompt, and whether it speaks of every field."""
     at = experiment.at("judges", name, "rubric")
     found = placeholders(rubric.text)
@@ -225,11 +228,18 @@ def _place(experiment: Experiment, sink: Diagnostics, rubric: InputFile, text: s
     return Label(span=span, text=says)
 
 
-def _model(experiment: Experiment, sink: Diagnostics, name: str, judge: Judge) -> None:
+def _model(experiment: Experiment, sink: Diagnostics, name: str, judge: ModelJudge) -> None:
     """One model for ever, at a known price."""
     at = experiment.at("judges", name, "model")
-    price = price_of(judge.model)
-    if price is None and not _one_model(judge.model):
+    price = cost.price_for(judge)
+    if judge.provider == "openai":
+        if price is None:
+            sink.error(
+                "E0844", f'what a call of "{name}" costs is unknown: whoever runs a server sets its price', at,
+                help="state it: price: {input: 0, output: 0} for a server of your own, or USD per million tokens",
+            )  # fmt: skip
+        return
+    if price_of(judge.model) is None and not _one_model(judge.model):
         dated = sorted(model for model in PRICES if model.startswith(f"{judge.model}-"))
         sink.error(
             "E0843", f'judge "{name}" names the alias {judge.model}, which its provider moves from model to model', at,
@@ -237,7 +247,7 @@ def _model(experiment: Experiment, sink: Diagnostics, name: str, judge: Judge) -
         )  # fmt: skip
         if dated:
             return
-    if price is None and judge.price is None:
+    if price is None:
         sink.error(
             "E0844", f"the price of {judge.model} is unknown, so the cost of judging cannot be computed", at,
             help=f"{did_you_mean(judge.model, PRICES)} or state it: price: {{input: ..., output: ...}}, USD per million tokens",
@@ -246,7 +256,11 @@ def _model(experiment: Experiment, sink: Diagnostics, name: str, judge: Judge) -
 
 def _retiring(experiment: Experiment, sink: Diagnostics) -> None:
     """A model that the provider will stop serving, once for all judges that name it."""
-    judges = experiment.spec.judges
+    judges = {
+        name: judge
+        for name, judge in experiment.spec.judges.items()
+        if isinstance(judge, ModelJudge) and judge.provider == "anthropic"
+    }
     for model in dict.fromkeys(judge.model for judge in judges.values()):
         price = price_of(model)
         if price is None or not price.retires:
@@ -265,8 +279,8 @@ def _one_model(model: str) -> bool:
     return _DATED.fullmatch(model) is not None or (fixed is not None and (int(fixed[1]), int(fixed[2] or 0)) >= (4, 6))
 
 
-def _output(experiment: Experiment, sink: Diagnostics, name: str, judge: Judge) -> None:
-    """Ranges that hold something, and room for the reply."""
+def _ranges(experiment: Experiment, sink: Diagnostics, name: str, judge: Judge) -> None:
+    """Ranges that hold something."""
     for field, kind in judge.output.items():
         low, high = ends(kind) or (0, 1)
         if low >= high:
@@ -274,6 +288,10 @@ def _output(experiment: Experiment, sink: Diagnostics, name: str, judge: Judge) 
                 "E0845", f'the range {kind} of "{field}" holds {"one value" if low == high else "nothing"}',
                 experiment.at("judges", name, "output", field), help="write low..high, for example 0..100",
             )  # fmt: skip
+
+
+def _room(experiment: Experiment, sink: Diagnostics, name: str, judge: ModelJudge) -> None:
+    """Room for the reply."""
     needed = cost.REPLY_TOKENS + cost.FIELD_TOKENS * len(judge.output)
     if judge.max_tokens < needed:
         fields = f"{len(judge.output)} field{'s' if len(judge.output) > 1 else ''}"
@@ -294,7 +312,7 @@ def _questions(experiment: Experiment, sink: Diagnostics) -> None:
             continue
         seen.add((metric.judge, metric.of))
         sample, judge = spec.sample.get(metric.of), spec.judges.get(metric.judge)
-        rubric = None if judge is None else experiment.inputs.get(judge.rubric)
+        rubric = experiment.inputs.get(judge.rubric) if isinstance(judge, ModelJudge) else None
         if sample is None or rubric is None or "question" not in placeholders(rubric.text):
             continue
         last = sample.turns[-1]

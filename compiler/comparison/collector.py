@@ -107,6 +107,10 @@ class Collector:
                 self.add(path, arrow(before, after), **more)
         elif key in FILES and isinstance(before, str) and isinstance(after, str):
             self.file(path, before, after, **more)
+        elif key == "function" and isinstance(before, str) and isinstance(after, str):
+            (old_file, _, old_name), (new_file, _, new_name) = before.rpartition(":"), after.rpartition(":")
+            self.value(path, old_name, new_name, **more)
+            self.file(path, old_file, new_file, **more)
         elif key == "fill" and isinstance(before, dict) and isinstance(after, dict):
             for name in both(before, after):
                 self.filling((*path, name), before.get(name, ABSENT), after.get(name, ABSENT), **more)

@@ -190,10 +190,12 @@ def evaluation_content(registration: Registration, metric: str) -> str | None:
         found["sampler"] = registration.design.get("sampler")
     if "judge" in found:
         judge = dict(entry(registration, "judges", found["judge"]))
-        rubric = registration.sha256(judge.get("rubric"))
-        if rubric is None:
+        file, _, name = str(judge.get("function", "")).rpartition(":")
+        read = judge.get("patterns") or registration.sha256(judge.get("rubric", file))
+        if read is None:
             return None
-        found["judge"] = {"model": judge.get("model"), "rubric": rubric, "output": judge.get("output")}
+        asked = {key: judge.get(key) for key in ("provider", "model", "output", "options", "votes", "aggregate")}
+        found["judge"] = {**asked, "function": name, "read": read}
     return canonical_json(_plain(found))
 
 

@@ -240,6 +240,7 @@ def _named_files(side: Registration) -> set[str]:
     for section in ("judges", "metrics"):
         for name in side.section(section):
             found |= {str(entry(side, section, name).get(key)) for key in FILES}
+            found.add(str(entry(side, section, name).get("function")).rpartition(":")[0])
     for section in ("data", "sample"):
         for name in side.section(section):
             fill = entry(side, section, name).get("fill")

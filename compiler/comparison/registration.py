@@ -18,6 +18,7 @@ from epc.compiler import decision
 from epc.compiler import spec as language
 from epc.compiler.comparison.rules import NAMED
 from epc.compiler.contract.canonical import sha256_text
+from epc.compiler.contract.judge_models import API_VERSION
 from epc.compiler.lowering import phase_facts
 from epc.compiler.predicate import parse, unparse
 from epc.compiler.resolve import BUILT_IN_TEMPLATES, Experiment
@@ -119,6 +120,8 @@ def is_stated_always(section: str, entry: Mapping[str, Any], key: str) -> bool:
     A default that says nothing (null, an empty list) is what a key that is left out means, and what a key means that
     the language got later. Recipes state everything.
     """
+    if (section, key) == ("judges", "api_version"):
+        return True
     info = model_of(section, entry).model_fields.get(key)
     if info is None:
         return False
@@ -146,16 +149,21 @@ def model_of(section: str, entry: Mapping[str, Any]) -> type[BaseModel]:
             if "results" in entry:
                 return language.ResultMetric
             return language.JudgeMetric if "judge" in entry else language.PatternMetric
+        case "judges":
+            return _JUDGES.get(str(entry.get("provider")), language.ModelJudge)
         case _:
             return _MODELS[section]
 
 
 _MODELS: Final[dict[str, type[BaseModel]]] = {
     "train": language.LoraSft, "conditions": language.Condition, "prompts": language.PromptSet,
-    "generate": language.Generation, "sample": language.SampleSet, "judges": language.Judge,
+    "generate": language.Generation, "sample": language.SampleSet,
     "analyses": language.Analysis, "gates": language.Gate, "results": language.ResultsFile, "families": language.Family,
     "truths": language.Truth,
 }  # fmt: skip
+
+
+_JUDGES: Final[dict[str, type[BaseModel]]] = {"patterns": language.PatternJudge, "python": language.PythonJudge}
 
 
 def _filled(data: Mapping[str, Any]) -> Entry:
@@ -183,6 +191,10 @@ def _entry(section: str, entry: Any) -> Entry:
     merged = dict(entry) if section == "train" else _with_defaults(entry, model_of(section, entry), empty=True)
     if section == "analyses":
         merged.setdefault("population", "random")  # what every plan meant that was written before the key
+    if section == "judges" and merged.get("provider", "anthropic") in ("anthropic", "openai"):
+        # what every plan meant that was written before these keys
+        merged.setdefault("votes", 1)
+        merged.setdefault("batch_from", None)
     if section == "gates":
         text = merged.get("predicate", merged.get("require") or merged.get("when"))
         merged = {key: item for key, item in merged.items() if key not in ("require", "when")}
@@ -221,6 +233,9 @@ def _as_lock(experiment: Experiment) -> Entry:
             value["train"][name] |= {"optimizer_steps": facts.optimizer_steps, "warmup_steps": facts.warmup_steps}
     for name, prompts in experiment.prompts.items():
         value["prompts"][name]["sha256"] = sha256_text("\n".join(prompts))
+    for name, judge in spec.judges.items():
+        if judge.provider == "anthropic":
+            value["judges"][name]["api_version"] = API_VERSION
     value["conditions"] = {name: {"phases": spec.phases(name), "system": spec.system(name)} for name in spec.conditions}
     looks = decision.interim(experiment)
     if looks is not None:

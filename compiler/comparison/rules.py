@@ -5,7 +5,7 @@
 | model | base model, revision, precision, chat template | BLOCK | every number comes from another model |
 | loss mask | `train_on` | BLOCK | loss falls on other tokens |
 | evaluation | prompts, turns, system prompt, sampler, temperature, top_p, max_tokens, metric, results from elsewhere | BLOCK | the same name measures another thing |
-| judges | model, rubric, output | BLOCK | scores of two judges are two scales |
+| judges | who answers, how it is asked, output, votes | BLOCK | scores of two judges are two scales |
 | statistics | test, side, alpha, contrast, metric of an analysis that both have | BLOCK | the same name is another test |
 | statistics | families, planned looks | BLOCK | the same p rejects in one and not in the other |
 | data | hash, rows, how rows are built; a hash that is pending on a side | WARN | the arm learnt from other rows, or nobody knows |
@@ -15,12 +15,12 @@
 | seeds | training seeds that are not a superset | WARN | seed noise is not shared |
 | evaluation | samples a prompt, sampling seed, a prompt set that is pending | WARN | more or less noise, or nobody knows |
 | statistics | resamples, seed of the draws, displayed interval | WARN | Monte-Carlo error only |
-| thresholds | a gate or rule that decides | WARN | the verdicts mean other things |
+| thresholds | a gate or rule that decides, what a judge must agree with | WARN | the verdicts mean other things |
 | thresholds | prediction, descriptive, follow-up | PASS | they decide nothing |
 | arms | an arm, and what only it uses, that one side lacks | PASS | nothing of the other is compared with it |
 | any | what is meant to differ (`varies`) | PASS | it is what the experiment is about |
 | any | what only follows from another difference (steps from rows) | PASS | its cause is judged |
-| words | title, rationale, say, prices, budget, where files lie, assumed truths | none | no step and no verdict reads it |
+| words | title, rationale, say, prices, budget, route and rate of judge calls, where files lie, assumed truths | none | no step and no verdict reads it |
 
 A name whose content differs in the arms of the same name is judged; a name that only one side has is listed.
 """
@@ -75,7 +75,7 @@ RULES: Final[dict[str, Rule]] = {
     **_rules("words", "PASS", "", "epc", "id", "title", "hypothesis", "rationale", "lineage", "deviations", "claims", "allow", "locks",
              "budget", "reporting", "model.parameters", "data.*.source", "data.*.stand_in", "data.*.disjoint_from", "data.*.file",
              "prompts.*.file", "prompts.*.external.source", "prompts.*.external.file", "prompts.*.union", "prompts.*.stand_in",
-             "prompts.*.disjoint_from", "judges.*.price", "results.*.file", "metrics.*.describe", "metrics.*.noise", "gates.*.say",
+             "prompts.*.disjoint_from", "judges.*.price", "judges.*.batch_from", "judges.*.limits", "results.*.file", "metrics.*.describe", "metrics.*.noise", "metrics.*.stand_in", "gates.*.say",
              "verdicts.say", "truths"),
     **_rules("model", "BLOCK", "another base model answers",
              "model.from", "model.revision", "model.sha256", "model.dtype"),
@@ -108,8 +108,10 @@ RULES: Final[dict[str, Rule]] = {
     **_rules("evaluation", "BLOCK", "other results are read",
              "results.*.format", "results.*.sha256", "results.*.condition", "results.*.conditions", "results.*.mapping"),
     **_rules("evaluation", "BLOCK", "a task reads other items", "files"),
-    **_rules("judges", "BLOCK", "another judge scores", "judges.*.provider", "judges.*.model", "judges.*.output"),
-    **_rules("judges", "BLOCK", "the judge is asked otherwise", "judges.*.rubric"),
+    **_rules("judges", "BLOCK", "another judge scores", "judges.*.provider", "judges.*.model", "judges.*.output",
+             "judges.*.function", "judges.*.patterns"),
+    **_rules("judges", "BLOCK", "the judge is asked otherwise", "judges.*.rubric", "judges.*.options", "judges.*.votes",
+             "judges.*.aggregate", "judges.*.api_version"),
     **_rules("judges", "WARN", "replies are cut at another length", "judges.*.max_tokens"),
     **_rules("statistics", "BLOCK", "a test of the same name is another test",
              "analyses.*.metric", "analyses.*.contrast", "analyses.*.arm", "analyses.*.on", "analyses.*.method", "analyses.*.p",
@@ -121,6 +123,7 @@ RULES: Final[dict[str, Rule]] = {
     **_rules("thresholds", "WARN", "a verdict means another thing",
              "gates.*.role", "gates.*.predicate", "gates.*.analysis", "gates.*.on", "verdicts.if", "verdicts.then"),
     **_rules("thresholds", "WARN", "a run becomes invalid at another share of missing scores", "judges.*.max_missing"),
+    **_rules("thresholds", "WARN", "a run becomes invalid at another agreement with human labels", "judges.*.gold"),
     **_rules("arms", "WARN", "an arm of the same name is another arm", "conditions.*.phases", "conditions.*.system", "conditions.*.key"),
 }  # fmt: skip
 

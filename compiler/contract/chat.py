@@ -41,6 +41,16 @@ def placeholders(template: str) -> list[str]:
     return [match.group(1) for match in _PLACEHOLDER.finditer(template) if match.group(1)]
 
 
+def before_placeholders(template: str) -> str:
+    """The text before the first placeholder, the same however the template is filled; all of it where there is none."""
+    begin = ""
+    for named, piece in _pieces(template):
+        if named:
+            break
+        begin += piece
+    return begin
+
+
 def fill_text(template: str, values: Mapping[str, str]) -> str:
     """The template with every {name} replaced once; filled text is not scanned again.
 

@@ -292,7 +292,14 @@ class Verdict(Part):
 class Deviation(Part):
     """Something that differs from what was registered."""
 
-    kind: Literal["spec_changed_after_results", "amended", "unregistered", "library_changed", "results_changed"]
+    kind: Literal[
+        "spec_changed_after_results",
+        "amended",
+        "unregistered",
+        "library_changed",
+        "results_changed",
+        "labels_changed",
+    ]
     text: str
     changes: tuple[str, ...] = ()
 
@@ -311,6 +318,113 @@ class StepRecord(Part):
     versions: dict[str, str]
     facts: dict[str, Any]
     """What the step measured about itself: optimizer steps, tokens, final loss, mask counts."""
+
+
+class ArmBias(Part):
+    """How far a judge is above or below people in one arm."""
+
+    condition: str
+    n: int
+    """Pairs of a score and a label; two raters of one completion make two."""
+    bias: float | None
+    """Mean of judge minus human; null without a pair."""
+
+
+class BiasGap(Part):
+    """The two arms whose bias differs most."""
+
+    high: str
+    low: str
+    difference: float
+    """Bias in `high` minus bias in `low`, never negative."""
+    ci_low: float
+    """Percentile bootstrap of this pair's difference, completions drawn within arms. The pair was picked as the largest of
+    all, so that the difference is too large on average."""
+    ci_high: float
+    pairs: int
+    """Pairs of arms that it is the largest of."""
+
+
+class Retest(Part):
+    """The same judge about the same completion more than once."""
+
+    pairs: int
+    """Pairs of votes of one completion."""
+    agreement: float
+    """Share of pairs that are equal, or of an integer range at most `tolerance` apart."""
+    mean_absolute_difference: float
+    kappa: float | None
+
+
+class Disagreement(Part):
+    id: str
+    """Of the completion, as in the gold file."""
+    condition: str
+    human: float
+    """Mean of its labels."""
+    judge: float
+
+
+class FieldAudit(Part):
+    """One field of a judge's reply against human labels."""
+
+    field: str
+    kind: str
+    """`bool` or a range."""
+    n: int
+    """Completions with a label and a score."""
+    n_pairs: int
+    """Pairs of a score and a label; more than n where several people labelled."""
+    n_unlabelled: int
+    n_unscored: int
+    """Labelled, but without a score of the judge."""
+    tolerance: int
+    """How far apart a label and a score of a range may be and still agree; 0 for bool."""
+    agreement: float | None
+    mean_absolute_difference: float | None
+    kappa: float | None
+    """Cohen's kappa, quadratic weights for a range; null where it is not defined, as where nothing varies."""
+    kappa_low: float | None
+    """95% percentile bootstrap, completions drawn within arms."""
+    kappa_high: float | None
+    kappa_required: float | None
+    kappa_reached: bool | None
+    """Exactly; null where nothing is required or kappa is not defined."""
+    human_pairs: int
+    """Pairs of labels of one completion by two people."""
+    human_kappa: float | None
+    """Between people: what a judge can reach at best."""
+    arms: tuple[ArmBias, ...]
+    gap: BiasGap | None
+    """Null with fewer than two arms that have a pair."""
+    bias_allowed: float | None
+    bias_within: bool | None
+    """Exactly; null where no bound is registered or there is no gap."""
+    categories: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    """Pairs by the label's category (row) and the score's (column)."""
+    retest: Retest | None
+    """From repeated votes over every judged completion; null where the judge has one vote."""
+    furthest: tuple[Disagreement, ...]
+    """Completions with the largest disagreement, the largest first."""
+
+
+class Audit(Part):
+    """A judge against the human labels that its registration names."""
+
+    judge: str
+    file: str
+    """Relative to the spec."""
+    sha256: str | None
+    """Of the labels; null where there is no file."""
+    per_arm: int
+    seed: int
+    drawn: dict[str, int]
+    """Arm -> completions drawn for labels; empty where they could not be read."""
+    problems: tuple[str, ...] = ()
+    """Why the judge could not be audited as registered."""
+    remedy: str = ""
+    fields: tuple[FieldAudit, ...] = ()
 
 
 class ResultsRead(Part):
@@ -359,6 +473,8 @@ class Decision(Part):
     steps: tuple[StepRecord, ...] = ()
     results: tuple[ResultsRead, ...] = ()
     """Results from elsewhere, in the order of the registration."""
+    audits: tuple[Audit, ...] = ()
+    """Of every judge with registered human labels, in the order of the registration."""
     card: dict[str, str] = {}
     """Reproducibility card: name -> value, filled from records; never empty or TBD."""
 

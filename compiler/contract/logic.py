@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Annotated, Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -55,7 +56,7 @@ class Or(Node):
 Predicate = Annotated[Atom | Name | Not | And | Or, Field(discriminator="kind")]
 
 
-def compare(value: float | None, operator: Operator, constant: float) -> Truth:
+def compare(value: float | Fraction | None, operator: Operator, constant: float | Fraction) -> Truth:
     """One comparison; unknown when the value is."""
     if value is None:
         return None

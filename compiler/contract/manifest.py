@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from epc.compiler.contract.logic import Predicate
+from epc.compiler.contract.rehearsal import Rehearsal
 from epc.compiler.contract.rows import Mode
 
 MANIFEST_SCHEMA_VERSION = 1
@@ -175,14 +176,36 @@ class VerdictRule(Part):
     say: str = ""
 
 
+class Gold(Part):
+    """Human labels that a judge is audited against when the decision is made."""
+
+    file: str
+    """Relative to the spec."""
+    per_arm: int
+    seed: int
+    kappa: dict[str, float]
+    """Field -> Cohen's kappa that it must reach."""
+    bias: dict[str, float] = Field(default_factory=dict)
+    """Field -> largest difference between two arms of the mean of judge minus human."""
+
+
 class Judge(Part):
     """Who turns completions into scores."""
 
     name: str
+    provider: Literal["anthropic", "openai", "patterns", "python"] = "anthropic"
     model: str
+    """Model id; name of the function, or `patterns`."""
     rubric_sha256: str
+    """Of the rubric, the function's file, or the patterns."""
     max_missing: float
     """Largest share of an arm's completions without a score; above it the run is INVALID."""
+    output: dict[str, str] = Field(default_factory=dict)
+    """Field of the reply -> `bool` or a range."""
+    votes: int = 1
+    aggregate: Literal["median", "mean"] | None = None
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    gold: Gold | None = None
 
 
 class Pending(Part):
@@ -318,3 +341,5 @@ class Manifest(Part):
     """Computed totals: optimizer steps, tokens, completions, calls, gpu_hours, usd."""
     arithmetic: dict[str, str] = Field(default_factory=dict)
     """Figure -> how it comes about, in one line for a person."""
+    rehearsal: Rehearsal | None = None
+    """How a bundle of mode `rehearsal` differs from the real one."""

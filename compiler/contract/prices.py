@@ -20,6 +20,10 @@ class Price(BaseModel):
     """USD per million input tokens."""
     output: float = Field(ge=0)
     """USD per million output tokens, thinking included."""
+    cache_write: float = 1.25
+    """What an input token costs that is written into the provider's prompt cache, relative to one that is not."""
+    cache_read: float = 0.1
+    """And one that is read from it."""
     batch_factor: float = 1.0
     """What a call through the provider's batch interface costs, relative to one that is not."""
     as_of: str = ""
@@ -28,15 +32,25 @@ class Price(BaseModel):
     retires: str = ""
     """Day from which the provider refuses the model, where one is announced."""
 
-    def usd(self, *, input_tokens: int, output_tokens: int, batch: bool = False) -> float:
-        """Dollars for that many tokens."""
-        total = (input_tokens * self.input + output_tokens * self.output) / 1e6
+    def usd(
+        self, *, input_tokens: int, output_tokens: int, cache_write_tokens: int = 0, cache_read_tokens: int = 0,
+        batch: bool = False,
+    ) -> float:  # fmt: skip
+        """Dollars for that many tokens; `input_tokens` are all that were sent, the cached ones among them."""
+        plain = input_tokens - cache_write_tokens - cache_read_tokens
+        sent = plain + cache_write_tokens * self.cache_write + cache_read_tokens * self.cache_read
+        total = (sent * self.input + output_tokens * self.output) / 1e6
         return total * (self.batch_factor if batch else 1.0)
 
 
-def _claude(input_price: float, output_price: float, *, retires: str = "") -> Price:
+BATCH_FACTOR: Final = 0.5
+"""What a call through Anthropic's Message Batches costs, relative to the same through Messages: every model, every
+token (platform.claude.com/docs/en/build-with-claude/batch-processing, read 2026-11-21)."""
+
+
+def _claude(input_price: float, output_price: float, *, cache_read: float = 0.1, retires: str = "") -> Price:
     return Price(
-        input=input_price, output=output_price, batch_factor=0.5, as_of="2026-10-24", retires=retires,
+        input=input_price, output=output_price, cache_read=cache_read, batch_factor=BATCH_FACTOR, as_of="2026-10-24", retires=retires,
         source="model pages of Anthropic's platform documentation",
     )  # fmt: skip
 
@@ -52,8 +66,8 @@ PRICES: Final[dict[str, Price]] = {
     "claude-opus-4-8": _claude(5.0, 25.0),
     "claude-opus-5": _claude(5.0, 25.0),
     "claude-sonnet-5": _claude(2.0, 10.0),
-    "claude-opus-5-5": _claude(4.0, 20.0),
-    "claude-sonnet-5-5": _claude(2.0, 10.0),
+    "claude-opus-5-5": _claude(4.0, 20.0, cache_read=0.05),
+    "claude-sonnet-5-5": _claude(2.0, 10.0, cache_read=0.05),
     "claude-haiku-5-5": _claude(0.1, 0.5),  # of prompts up to 100,000 tokens; five times that above
 }
 

@@ -82,8 +82,15 @@ class JudgementRow(OfCompletion):
     final: bool = True
     """False for an attempt that was followed by another; only final rows are measured."""
     input_tokens: int = 0
+    """All that were sent, cached ones among them."""
     output_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_read_tokens: int = 0
     usd: float = 0.0
+    seconds: float = 0.0
+    """From sending to the reply; 0 through the batch interface, which does not say."""
+    batch: str | None = None
+    """Id of the provider's batch."""
 
 
 class MeasurementRow(Row):

@@ -35,8 +35,7 @@ def lower(plan: Lowering, name: str) -> str:
             label = f"build {entry.rows:,} rows of {name}"
         case FileData():
             constants = {
-                "build": "file", "rows": entry.rows, "file": f"{plan.spec_folder}/{entry.file}",
-                "expected_sha256": built.sha256,
+                "build": "file", "rows": entry.rows, "file": _file(plan, entry), "expected_sha256": built.sha256,
             }  # fmt: skip
             label = f"check and copy {entry.rows:,} rows of {name}"
         case _:
@@ -48,6 +47,12 @@ def lower(plan: Lowering, name: str) -> str:
         id=f"data-{name}", kind="data", label=label, needs=needs, recipe=identity(plan, name),
         outputs=("rows.jsonl",), constants=constants, origins=origins,
     )  # fmt: skip
+
+
+def _file(plan: Lowering, entry: FileData) -> str:
+    """Path of a data file from the bundle: beside the spec, or inside the bundle where a rehearsal has cut it."""
+    found = plan.experiment.inputs.get(entry.file)
+    return f"{plan.spec_folder}/{entry.file}" if found is None else found.bundle_path
 
 
 def sha256_origin(plan: Lowering, name: str) -> PathKey | str:

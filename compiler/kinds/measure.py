@@ -32,6 +32,7 @@ def lower(plan: Lowering) -> None:
                 entry = {
                     "name": name, "kind": "judge", "source": metric.of, "judge": metric.judge,
                     "score": _comparison(metric.score), "keep": _comparison(metric.keep),
+                    "votes": plan.spec.judges[metric.judge].votes, "aggregate": plan.spec.judges[metric.judge].aggregate,
                 }  # fmt: skip
                 recipe = dict(entry)
             case LmEvalMetric():

@@ -6,13 +6,15 @@ that an entry of the wrong shape would have declared is treated as known.
 
 from __future__ import annotations
 
+from typing import Final
+
 from epc.compiler.diagnostics import Diagnostics
 from epc.compiler.resolve import names
 from epc.compiler.resolve.comparison import Comparison
 from epc.compiler.resolve.context import Context
 from epc.compiler.resolve.data import data_sets
 from epc.compiler.resolve.experiment import BuiltData, Experiment, InputFile, Prompts, Task, arms
-from epc.compiler.resolve.files import read_file
+from epc.compiler.resolve.files import read_file, relative
 from epc.compiler.resolve.metrics import resolve_metrics
 from epc.compiler.resolve.predicates import ARM_STATISTICS, CONTRAST_STATISTICS, gate_predicates, rule_predicates
 from epc.compiler.resolve.prompts import prompt_sets
@@ -34,6 +36,8 @@ __all__ = [
 ]
 
 BUILT_IN_TEMPLATES = ("chatml",)
+FILE_KEYS: Final = {"anthropic": "rubric", "openai": "rubric", "python": "function"}
+"""Provider of a judge -> the key that names the file that says how it judges."""
 
 
 def resolve(surface: Surface, sink: Diagnostics) -> Experiment:
@@ -49,7 +53,10 @@ def resolve(surface: Surface, sink: Diagnostics) -> Experiment:
     names.conditions(context)
     conversations(context)
     for name, judge in surface.spec.judges.items():
-        read_file(context, judge.rubric, context.at("judges", name, "rubric"))
+        if judge.file is not None:
+            read_file(context, judge.file, context.at("judges", name, FILE_KEYS[judge.provider]))
+        if judge.gold is not None:
+            relative(context, judge.gold.file, context.at("judges", name, "gold", "file"))
     names.results(context)
     tasks = resolve_metrics(context)
     names.analyses(context)

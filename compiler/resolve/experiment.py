@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from epc.compiler.contract.canonical import sha256_json
 from epc.compiler.contract.logic import Predicate
 from epc.compiler.contract.manifest import Pending
 from epc.compiler.diagnostics import Span
 from epc.compiler.predicate import Parsed
-from epc.compiler.spec import Analysis, Spec
+from epc.compiler.spec import Analysis, PatternJudge, Spec
 from epc.compiler.surface import Surface
 
 
@@ -112,6 +113,14 @@ class Experiment:
     @property
     def spec(self) -> Spec:
         return self.surface.spec
+
+    def judge_sha256(self, name: str) -> str | None:
+        """SHA-256 of what says how a judge judges: its rubric, the file of its function, or its patterns."""
+        judge = self.spec.judges[name]
+        if isinstance(judge, PatternJudge):
+            return sha256_json(dict(judge.patterns))
+        found = self.inputs.get(judge.file)
+        return None if found is None else found.sha256
 
     def at(self, *path: str | int) -> Span:
         """Span of a value of the spec."""

@@ -42,8 +42,8 @@ from epc.compiler.contract.chat import lines
 from epc.compiler.diagnostics import Span
 from epc.compiler.resolve.context import Context
 from epc.compiler.resolve.experiment import InputFile, Task
-from epc.compiler.resolve.files import read_file
-from epc.compiler.source import parse
+from epc.compiler.resolve.files import read_file, relative
+from epc.compiler.source import is_file, parse, read_text
 from epc.compiler.spec import LmEvalMetric
 
 ITEM_CHARACTERS = 320
@@ -63,7 +63,7 @@ def task(context: Context, metric_name: str, metric: LmEvalMetric) -> Task | Non
         content = document.data
         name = str(content["task"])
         if content.get("dataset_path") != "json":
-            return _hub_task(context, file, name, content, metric, at)
+            return _hub_task(context, file, name, content, metric_name, metric, at)
         files = content["dataset_kwargs"]["data_files"]
         split = files[content["test_split"]] if isinstance(files, dict) else files
         path = posixpath.join(posixpath.dirname(metric.lm_eval), str(split))
@@ -81,8 +81,8 @@ def task(context: Context, metric_name: str, metric: LmEvalMetric) -> Task | Non
 
 
 def _hub_task(
-    context: Context, file: InputFile, name: str, content: Mapping[str, Any], metric: LmEvalMetric, at: Span
-) -> Task | None:
+    context: Context, file: InputFile, name: str, content: Mapping[str, Any], metric_name: str, metric: LmEvalMetric, at: Span
+) -> Task | None:  # fmt: skip
     """A task whose data set is fetched from the hub when it runs, at one revision."""
     revision = str((content.get("dataset_kwargs") or {}).get("revision", ""))
     if re.fullmatch(r"[0-9a-f]{40}", revision) is None:
@@ -91,4 +91,10 @@ def _hub_task(
             help="add dataset_kwargs: {revision: <the commit, 40 hex digits>} to the task file",
         )  # fmt: skip
         return None
+    if metric.stand_in is not None:  # it is read when a rehearsal needs it
+        place = context.at("metrics", metric_name, "stand_in")
+        if relative(context, metric.stand_in, place) and not is_file(context.surface.folder / metric.stand_in):
+            read_text(
+                context.surface.folder / metric.stand_in, context.surface.shown(metric.stand_in), context.sink, at=place
+            )
     return Task(file=file, data=None, name=name, items=metric.items, characters=metric.items * ITEM_CHARACTERS)

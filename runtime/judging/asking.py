@@ -1,15 +1,18 @@
 """Have a judge score every stored completion: so many calls at a time, each kept as it ends.
 
 The judge is blind to the arm: a request holds the rubric, the question and the answer, and the order of
-asking mixes the arms. What is asked, how often and for how much money is decided here, the same for
-every provider.
+asking mixes the arms. What is asked, how often, how fast and for how much money is decided here, the same
+for every provider. A judge with several votes is asked for the first one about every completion, then
+for the second: the votes of a completion are as far apart as the run is long.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,22 +22,25 @@ from epc.compiler.contract.canonical import sha256_json
 from epc.compiler.contract.draws import SEED_BITS, draw
 from epc.compiler.contract.manifest import Manifest
 from epc.compiler.contract.prices import Price, price_of
-from epc.compiler.contract.rows import SampleRow
+from epc.compiler.contract.rows import Outcome, SampleRow
 from epc.runtime import journal, registration
 from epc.runtime.errors import Fault
 from epc.runtime.judging import replies
 from epc.runtime.judging.ledger import NANO, Ledger
+from epc.runtime.judging.limits import UNDECLARED, Limits, Meter, Weight
+from epc.runtime.judging.providers import VARIABLES
 from epc.runtime.judging.replies import SUCCESSES, UNREADABLE, Answer, Failure, Output, Typed
 from epc.runtime.judging.rubric import Rubric
 from epc.runtime.judging.stored import StoredCompletions
+from epc.runtime.progress import clock
 
 if TYPE_CHECKING:
     from epc.runtime.step import Step
 
-VOTE = 0
-"""Number of the vote: one reply that can be read is asked for."""
 PROGRESS_SECONDS = 0.5
 """Time between two live lines."""
+ELSEWHERE_SECONDS = 0.2
+"""Time between two looks at a request that another process has asked."""
 
 
 class Provider(Protocol):
@@ -55,12 +61,48 @@ class Judge:
     model: str
     rubric: Rubric
     output: Output
-    request: Callable[[str], dict[str, Any]]
-    """Filled rubric -> everything that is sent about one completion."""
+    request: Callable[[str, str], dict[str, Any]]
+    """The rubric's start, the same in every call, and the rest of it, filled -> everything that is sent about one
+    completion."""
     max_tokens: int
     price: Price
-    concurrency: int
+    concurrency: int = 1
     """Calls in flight."""
+    votes: int = 1
+    """Replies that are asked for about each completion."""
+    cache: bool = False
+    """Whether the request asks the provider to cache the rubric's start."""
+    limits: Limits = UNDECLARED
+
+    def about(self, row: SampleRow) -> dict[str, Any]:
+        """The request about a completion. Raises Fault R0818 for one that was stored without its question."""
+        if not row.question and self.rubric.asks_question:
+            raise Fault(
+                "R0818", self.rubric.place, "the rubric wants {question}, but the completions were stored without it",
+                "they are of an older epc: delete the sampling step's folder and store/pieces, then run again",
+            )  # fmt: skip
+        return self.request(self.rubric.start, self.rubric.rest(question=row.question, answer=row.text))
+
+    def weight(self, request: Mapping[str, Any]) -> Weight:
+        """Tokens of a call, at most: half a token a byte of what is sent, and a reply of full length."""
+        size = len(json.dumps(request, ensure_ascii=False).encode("utf-8"))
+        return Weight(input_tokens=size // 2, output_tokens=self.max_tokens)
+
+    def bound(self, weight: Weight, *, batch: bool = False) -> int:
+        """Billionths of a dollar that a call costs at most; with a cache, all that is sent may have to be written to it."""
+        usd = self.price.usd(
+            input_tokens=weight.input_tokens, output_tokens=weight.output_tokens, batch=batch,
+            cache_write_tokens=weight.input_tokens if self.cache else 0,
+        )  # fmt: skip
+        return round(usd * NANO)
+
+    def cost(self, typed: Typed, *, batch: bool = False) -> int:
+        """Billionths of a dollar that a reply has cost."""
+        usd = self.price.usd(
+            input_tokens=typed.input_tokens, output_tokens=typed.output_tokens, batch=batch,
+            cache_write_tokens=typed.cache_write_tokens, cache_read_tokens=typed.cache_read_tokens,
+        )  # fmt: skip
+        return round(usd * NANO)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,24 +129,62 @@ class Patience:
         return full * (0.5 + 0.5 * draw("backoff", key, tries) / (1 << SEED_BITS))
 
 
-def key(judge: Judge, provider: Provider, request: Mapping[str, Any], *, mode: str) -> str:
-    """SHA-256 of everything that is sent, to whom, and how the reply is read.
+class Asked(Protocol):
+    """What names the one asked, by whichever route."""
+
+    provider: str
+    endpoint: str
+    version: str
+
+
+def key(judge: Judge, provider: Asked, request: Mapping[str, Any], *, mode: str, vote: int) -> str:
+    """SHA-256 of everything that is sent, to whom, and how the reply is read: the identity of one vote.
 
     The server's address is part of it: what a rehearsal's server said is never taken for a reply of the
-    real one. The number of the attempt is not.
+    real one. The number of the attempt is not, nor the route, nor what is cached: the model sees the same.
     """
     return sha256_json(
         {
             "mode": mode, "provider": provider.provider, "endpoint": provider.endpoint, "version": provider.version,
-            "request": request, "output": judge.output, "vote": VOTE,
+            "request": _uncached(request), "output": judge.output, "vote": vote,
         }
     )  # fmt: skip
+
+
+def _uncached(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The request with the text of each message in one piece."""
+    messages = [
+        message
+        if isinstance(message["content"], str)
+        else {**message, "content": "".join(block["text"] for block in message["content"])}
+        for message in request["messages"]
+    ]
+    return {**request, "messages": messages}
 
 
 def approved(bundle: Path, manifest: Manifest) -> int:
     """Billionths of a dollar that may be spent under this registration: the largest amount approved for it."""
     entries = registration.approvals(bundle, manifest, journal.read(bundle))
     return round(max((float(entry.data.get("usd", 0.0)) for entry in entries), default=0.0) * NANO)
+
+
+def denied(judge: Judge, provider: Asked, failure: Failure) -> Fault:
+    """What stops a run whose every request is refused."""
+    variables, price = VARIABLES[provider.provider], price_of(judge.model)
+    end = f" ({judge.model} retires on {price.retires})" if price and price.retires else ""
+    return Fault(
+        "R0814", provider.endpoint, f"the API refuses every request of this judge: {failure.message}",
+        f"check {variables.key}, the account, {variables.url} and `model` of the judge in the spec{end};"
+        " what was answered before is kept",
+    )  # fmt: skip
+
+
+def unreachable(provider: Asked, failure: Failure) -> Fault:
+    """What stops a run that never reached anybody who speaks the protocol."""
+    return Fault(
+        "R0815", provider.endpoint, f"nobody answers there: {failure.message}",
+        f"check the network and {VARIABLES[provider.provider].url}, then run again",
+    )  # fmt: skip
 
 
 async def judge_all(
@@ -115,16 +195,23 @@ async def judge_all(
     ledger: Ledger,
     *,
     patience: Patience | None = None,
-) -> list[str]:
-    """Settle every completion; its key in the ledger, in the order of `completions.places`.
+) -> list[list[str]]:
+    """Settle every vote about every completion.
 
-    Raises Fault R0814 (the provider takes none of our requests), R0815 (nobody answers there), R0816
+    [completion][vote] -> its key in the ledger, completions in the order of `completions.places`. Raises Fault R0814 (the provider takes none of our requests), R0815 (nobody answers there), R0816
     (the approved money is spent), R0817 (one completion after another is lost), R0818 (completions
     stored without their question). Everything answered until then is kept, and a next run goes on from it.
     """
     asking = _Asking(step, judge, provider, completions, ledger, patience or Patience())
-    await asking.all()
-    return [found.hex() for found in asking.keys]
+    gc.freeze()  # what is loaded by now is no garbage, and need not be looked through again and again
+    try:
+        await asking.all()
+    finally:
+        gc.unfreeze()
+    return [[asking.keys[vote][position].hex() for vote in range(judge.votes)] for position in range(len(completions))]
+
+
+_NOT_MADE = Failure(message="the call was not made", kind="transient")
 
 
 class _Stopped(Exception):
@@ -140,10 +227,15 @@ class _Asking:
         self.ledger, self.patience = ledger, patience
         self.run, self.lock, self.mode = step.plan.key, step.manifest.lock_sha256, step.manifest.mode
         self.limit = approved(step.bundle, step.manifest)
-        self.keys = [b""] * len(completions)
+        self.keys = [[b""] * len(completions) for _ in range(judge.votes)]
         self.settling: dict[bytes, asyncio.Event] = {}
-        """Requests that are being asked; equal completions share one."""
-        self.settled: set[bytes] = set()
+        """Votes that are being asked for; equal completions share one."""
+        self.settled: dict[bytes, Outcome] = {}
+        self.outcomes: Counter[Outcome] = Counter()
+        self.meter = Meter(judge.limits)
+        self.turn = asyncio.Lock()
+        self.commit: asyncio.Future[None] | None = None
+        """The commit that the next turn of the loop makes."""
         self.fault: Exception | None = None
         self.stop = asyncio.Event()
         self.released = asyncio.Event()
@@ -151,13 +243,15 @@ class _Asking:
         self.answered = False
         """Whether the provider has answered anything yet."""
         self.unreachable = self.lost_in_a_row = 0
-        self.done = self.calls = self.errors = 0
+        self.calls = self.asked = 0
+        """Calls, and votes that took any."""
+        self.total = len(completions) * judge.votes
         self.began = self.told = time.monotonic()
 
     async def all(self) -> None:
-        order = iter(self.completions.shuffled("judge", self.judge.name))
-        for position in order:  # one by one until a reply shows that key, model and address are right
-            await self._guarded(position)
+        order = self._order()
+        for vote, position in order:  # one by one until a reply shows that key, model and address are right
+            await self._guarded(vote, position)
             if self.answered or self.fault:
                 break
         await asyncio.gather(*(self._work(order) for _ in range(self.judge.concurrency)))
@@ -165,87 +259,111 @@ class _Asking:
         if self.fault is not None:
             raise self.fault
 
-    async def _work(self, order: Iterator[int]) -> None:
-        for position in order:
+    def _order(self) -> Iterator[tuple[int, int]]:
+        """(vote, position) of all that is to be asked. A next vote has an order of its own."""
+        for vote in range(self.judge.votes):
+            for position in self.completions.shuffled("judge", self.judge.name, *([vote] if vote else [])):
+                yield vote, position
+
+    async def _work(self, order: Iterator[tuple[int, int]]) -> None:
+        for vote, position in order:
             if self.fault is not None:
                 break
-            await self._guarded(position)
+            await self._guarded(vote, position)
         try:
             self.ledger.flush()
         except Exception as error:
             self._halt(error)
 
-    async def _guarded(self, position: int) -> None:
+    async def _guarded(self, vote: int, position: int) -> None:
         try:
-            await self._completion(position)
+            self.outcomes[await self._vote(vote, position)] += 1
         except _Stopped:
             return
         except Exception as error:  # the others finish the calls that they have in flight
             self._halt(error)
             return
-        self.done += 1
         if time.monotonic() - self.told >= PROGRESS_SECONDS:
             self._tell()
 
+    @property
+    def done(self) -> int:
+        """Votes that are settled."""
+        return self.outcomes.total()
+
     def _tell(self) -> None:
         self.told = time.monotonic()
-        rate = self.calls / max(self.told - self.began, 1e-9)
-        spent = self.ledger.spent(self.lock) / NANO
-        self.step.progress(
-            self.done, len(self.completions), calls_per_second=round(rate, 1), usd=round(spent, 4), errors=self.errors
-        )  # fmt: skip
+        seconds = max(self.told - self.began, 1e-9)
+        facts: dict[str, float | str] = {"calls_per_second": round(self.calls / seconds, 1)}
+        if self.limit:
+            facts["usd"] = f"{self.ledger.spent(self.lock) / NANO:.2f} of {self.limit / NANO:.2f}"
+        if self.asked:
+            facts["left"] = clock((self.total - self.done) * seconds / self.asked)
+        facts |= {outcome: f"{100 * count / self.done:.3g}%" for outcome, count in self.outcomes.most_common()}
+        self.step.progress(self.done, self.total, **facts)
 
     def _halt(self, fault: Exception) -> None:
         self.fault = self.fault or fault
         self.stop.set()
         self.released.set()
 
-    async def _completion(self, position: int) -> None:
-        request = self.judge.request(self._message(self.completions.read(position)))
-        own = key(self.judge, self.provider, request, mode=self.mode)
-        self.keys[position] = short = bytes.fromhex(own)
-        if short in self.settling:
+    async def _vote(self, vote: int, position: int) -> Outcome:
+        """How one vote about one completion ended."""
+        request = self.judge.about(self.completions.read(position))
+        own = key(self.judge, self.provider, request, mode=self.mode, vote=vote)
+        self.keys[vote][position] = short = bytes.fromhex(own)
+        while short in self.settling:
             self.ledger.flush()
             await self.settling[short].wait()
-        elif short not in self.settled:
+        if short not in self.settled:
             self.settling[short] = asyncio.Event()
             try:
-                await self._settle(own, request)
-                self.settled.add(short)
+                self.settled[short] = await self._settle(own, request)
             finally:
                 self.settling.pop(short).set()
+        return self.settled[short]
 
-    def _message(self, row: SampleRow) -> str:
-        if not row.question and self.judge.rubric.asks_question:
-            raise Fault(
-                "R0818", self.judge.rubric.place, "the rubric wants {question}, but the completions were stored without it",
-                "they are of an older epc: delete the sampling step's folder and store/pieces, then run again",
-            )  # fmt: skip
-        return self.judge.rubric.fill(question=row.question, answer=row.text)
-
-    async def _settle(self, own: str, request: Mapping[str, Any]) -> None:
+    async def _settle(self, own: str, request: Mapping[str, Any]) -> Outcome:
         """Ask until a reply can be read, has failed to often enough, or does not come."""
-        known = [attempt.typed.outcome for attempt in self.ledger.attempts(own, run=self.run)]
-        if any(outcome in SUCCESSES for outcome in known):
-            return
-        unread = sum(outcome in UNREADABLE for outcome in known)
-        while unread < self.patience.replies:
-            typed = await self._reply(own, request)
-            if typed.outcome not in UNREADABLE:
-                return
-            unread += 1
+        known = self._known(own)
+        if known and (known[-1] in SUCCESSES or self._unread(known) >= self.patience.replies):
+            return known[-1]
+        self.asked += 1
+        unread = self._unread(known)
+        while True:
+            outcome = await self._reply(own, request)
+            unread += outcome in UNREADABLE
+            if outcome not in UNREADABLE or unread >= self.patience.replies:
+                return outcome
 
-    async def _reply(self, own: str, request: Mapping[str, Any]) -> Typed:
+    def _known(self, own: str) -> list[Outcome]:
+        return [attempt.typed.outcome for attempt in self.ledger.attempts(own, run=self.run)]
+
+    @staticmethod
+    def _unread(outcomes: list[Outcome]) -> int:
+        return sum(outcome in UNREADABLE for outcome in outcomes)
+
+    async def _reply(self, own: str, request: Mapping[str, Any]) -> Outcome:
         """One reply, however many calls it takes, or what the last call failed with."""
         deadline = time.monotonic() + self.patience.deadline
+        weight = self.judge.weight(request)
         tries = 0
         while True:
-            result, typed = await self._call(own, request, deadline - time.monotonic())
+            deadline += await self._turn(weight)
+            called = await self._call(own, request, weight, deadline)
+            if called is None:  # another process has asked the same
+                known = self._known(own)
+                if known and known[-1] in SUCCESSES:
+                    return known[-1]
+                await self._sleep(ELSEWHERE_SECONDS)
+                deadline += ELSEWHERE_SECONDS
+                continue
+            result, typed = called
             match result:
                 case Answer():
                     self.answered = True
                     self.unreachable = self.lost_in_a_row = 0
-                    return typed
+                    return typed.outcome
                 case Failure():
                     self._check(result)
                 case _:
@@ -254,39 +372,66 @@ class _Asking:
             tries += 1
             if result.kind == "rejected" or time.monotonic() + wait >= deadline:
                 self._lost(result)
-                return typed
+                return typed.outcome
             await self._sleep(wait)
 
-    async def _call(self, own: str, request: Mapping[str, Any], left: float) -> tuple[Answer | Failure, Typed]:
-        """One call, written down before it is made and after it has ended."""
-        bound = self._bound(request)
-        await self._reserve(bound)
-        call = self.ledger.ask(own, run=self.run, lock=self.lock)
+    async def _turn(self, weight: Weight) -> float:
+        """Wait until the rate limits let a call through; seconds that it took."""
+        if not self.meter.limited:
+            return 0.0
         began = time.monotonic()
+        self.ledger.flush()
+        async with self.turn:
+            while (seconds := self.meter.take(weight)) > 0:
+                await self._sleep(seconds)
+        return time.monotonic() - began
+
+    async def _call(
+        self, own: str, request: Mapping[str, Any], weight: Weight, deadline: float
+    ) -> tuple[Answer | Failure, Typed] | None:
+        """One call, written down before it is made and after it has ended. None when another process has asked it."""
+        bound = self.judge.bound(weight)
+        await self._reserve(bound)
+        result: Answer | Failure = _NOT_MADE
         try:
-            self.ledger.flush()  # with it goes the reply that this task, or another, has just kept
-            result = await self.provider.ask(request, seconds=min(self.patience.call, max(left, 1.0)))
+            call = self.ledger.claim(own, run=self.run, lock=self.lock)
+            await self._committed()  # with it go the replies that this task, or another, has just kept
+            if call is None:
+                return None
+            began = time.monotonic()
+            result = await self.provider.ask(request, seconds=min(self.patience.call, max(deadline - began, 1.0)))
             typed = replies.read(result, self.judge.output)
-            usd = self.judge.price.usd(input_tokens=typed.input_tokens, output_tokens=typed.output_tokens)
             self.ledger.answer(
-                call, typed, lock=self.lock, nano_usd=round(usd * NANO), seconds=time.monotonic() - began
+                call, typed, lock=self.lock, nano_usd=self.judge.cost(typed), seconds=time.monotonic() - began
             )  # fmt: skip
         finally:
+            self.meter.settle(weight, result)
             self.reserved -= bound
             self.released.set()
         self.calls += 1
-        self.errors += typed.outcome not in SUCCESSES
         return result, typed
 
-    def _bound(self, request: Mapping[str, Any]) -> int:
-        """What a call costs at most: half a token a byte of what is sent, and a reply of full length."""
-        size = len(json.dumps(request, ensure_ascii=False).encode("utf-8"))
-        return round(self.judge.price.usd(input_tokens=size // 2, output_tokens=self.judge.max_tokens) * NANO)
+    async def _committed(self) -> None:
+        """Return once the ledger is flushed, once for all tasks that come here in the same turn of the loop."""
+        if self.commit is None:
+            loop = asyncio.get_running_loop()
+            self.commit = loop.create_future()
+            loop.call_soon(self._commit, self.commit)
+        await asyncio.shield(self.commit)  # one that is cancelled leaves the others waiting
+
+    def _commit(self, done: asyncio.Future[None]) -> None:
+        self.commit = None
+        try:
+            self.ledger.flush()
+        except Exception as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
 
     async def _reserve(self, bound: int) -> None:
         """Set money aside for a call, waiting for calls in flight where it depends on what they cost."""
         while self.fault is None:
-            spent = self.ledger.spent(self.lock)
+            spent = self.ledger.spent(self.lock) + self.ledger.reserved(self.lock)
             if spent + self.reserved + bound <= self.limit:
                 self.reserved += bound
                 return
@@ -299,7 +444,7 @@ class _Asking:
         raise _Stopped
 
     def _spent(self, spent: int) -> Fault:
-        left = f"{len(self.completions) - self.done:,} of {len(self.completions):,} completions are left for {self.judge.name}"
+        left = f"{self.total - self.done:,} of {self.total:,} {self._things} are left for {self.judge.name}"
         fact = (
             f"the next call could exceed the approved {self.limit / NANO:.2f} USD: {spent / NANO:.2f} USD are spent, and {left}"
             if self.limit
@@ -309,6 +454,10 @@ class _Asking:
             "R0816", str(journal.path(self.step.bundle)), fact,
             "approve it (epc approve --usd AMOUNT), then run again: it goes on from what is kept",
         )  # fmt: skip
+
+    @property
+    def _things(self) -> str:
+        return "completions" if self.judge.votes == 1 else "votes"
 
     async def _sleep(self, seconds: float) -> None:
         self.ledger.flush()
@@ -320,28 +469,14 @@ class _Asking:
 
     def _check(self, failure: Failure) -> None:
         """Stop the run where the failure tells of more than this one request."""
-        place = self.provider.endpoint
         match failure.kind:
             case "denied":
-                price = price_of(self.judge.model)
-                end = f" ({self.judge.model} retires on {price.retires})" if price and price.retires else ""
-                self._halt(
-                    Fault(
-                        "R0814", place, f"the API refuses every request of this judge: {failure.message}",
-                        f"check ANTHROPIC_API_KEY, the account, ANTHROPIC_BASE_URL and `model` of the judge in the spec{end};"
-                        " what was answered before is kept",
-                    )
-                )  # fmt: skip
+                self._halt(denied(self.judge, self.provider, failure))
                 raise _Stopped
             case "unreachable":
                 self.unreachable += 1
                 if not self.answered and self.unreachable >= self.patience.unreachable:
-                    self._halt(
-                        Fault(
-                            "R0815", place, f"nobody answers there: {failure.message}",
-                            "check the network and ANTHROPIC_BASE_URL, then run again",
-                        )
-                    )  # fmt: skip
+                    self._halt(unreachable(self.provider, failure))
                     raise _Stopped
             case "rejected" | "transient":
                 pass
@@ -352,7 +487,7 @@ class _Asking:
         """Count a completion that stays without a reply. At the start one is enough: nothing shows that any will come."""
         self.lost_in_a_row += 1
         if not self.answered or self.lost_in_a_row >= self.patience.lost:
-            several = "the first completion" if not self.answered else f"{self.lost_in_a_row} completions in a row"
+            several = "the first completion" if not self.answered else f"{self.lost_in_a_row} {self._things} in a row"
             self._halt(
                 Fault(
                     "R0817", self.provider.endpoint, f"{several} got no reply: {failure.message}",

@@ -6,9 +6,10 @@ replaced by a number that stands for an error.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, assert_never
 
 from epc.compiler.contract.replies import ends
@@ -23,6 +24,21 @@ UNREADABLE: Final[tuple[Outcome, ...]] = ("unparsable", "out_of_range")
 """Outcomes after which the judge is asked again."""
 
 
+Resource = Literal["requests", "input_tokens", "output_tokens", "tokens"]
+"""What a provider grants by the minute; `tokens` are those of input and output together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """What the headers of a reply say about one resource."""
+
+    limit: int
+    """A minute."""
+    remaining: int
+    reset: float
+    """Seconds until all of it is there again."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """A reply that the provider delivered."""
@@ -31,7 +47,11 @@ class Answer:
     stop: Literal["end", "refusal", "cut"]
     """Whether the judge finished, declined, or was cut off by a limit."""
     input_tokens: int
+    """All that were sent, cached ones among them."""
     output_tokens: int
+    cache_write_tokens: int = 0
+    cache_read_tokens: int = 0
+    grants: Mapping[Resource, Grant] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +65,7 @@ class Failure:
     take this request. denied: it takes none of ours, because of key, model, permission or account."""
     retry_after: float | None = None
     """Seconds that the provider asks to wait."""
+    grants: Mapping[Resource, Grant] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +77,11 @@ class Typed:
     raw: str
     input_tokens: int = 0
     output_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_read_tokens: int = 0
 
 
+@functools.cache
 def bounds(kind: str) -> tuple[int, int] | None:
     """Ends of an integer range such as `0..100`, None for `bool`. Raises ValueError for anything else."""
     found = ends(kind)
@@ -96,7 +120,8 @@ def read(result: Answer | Failure, output: Output) -> Typed:
             outcome, fields = _content(result, output)
             return Typed(
                 outcome=outcome, fields=fields, raw=result.text, input_tokens=result.input_tokens,
-                output_tokens=result.output_tokens,
+                output_tokens=result.output_tokens, cache_write_tokens=result.cache_write_tokens,
+                cache_read_tokens=result.cache_read_tokens,
             )  # fmt: skip
         case _:
             assert_never(result)

@@ -3,13 +3,15 @@
 What is judged is data. A completion may try to close the place that the rubric gives it and to write
 instructions after it. So the rubric's own delimiters are looked up, and wherever one of them occurs in
 a filled text, a backslash goes behind its first character: `</answer>` reaches the judge as `<\\/answer>`.
-A reader sees what stood there; the stored completion is left as it is.
+The same happens to what only looks like one: in another case or width, with letters of another alphabet, with
+characters in it that are not seen. A reader sees what stood there; the stored completion is left as it is.
 """
 
 from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,14 @@ from epc.runtime.errors import Fault
 NAMES = ("question", "answer")
 """Placeholders that a rubric may use; {answer} must be there."""
 
+_ALIKE = str.maketrans(
+    "‹〈⟨❬❮ᐸ˂≺›〉⟩❭❯ᐳ˃≻⁄∕╱⧸∖⧵" + "аеорсхуіјѕһԁԛԝѵкмтнвгп" + "αεορνικυωτηχ" + "ıɡɑᴀᴇᴏʀꜱ" + "【】［］〔〕",
+    "<<<<<<<<>>>>>>>>////\\\\" + "aeopcxyijshdqwvkmthbrn" + "aeopvikuwtnx" + "igaaeors" + "[][][]",
+)
+"""Look-alikes in lower case that no compatibility mapping of Unicode knows -> what they look like (after UTS #39, Unicode
+Security Mechanisms, 2024)."""
+_PLAIN = re.compile(r"[\t-\r -~]*")
+"""Text in which nothing is hidden and no letter looks like another."""
 _TAG = re.compile(r"</?\s*([A-Za-z][\w:.-]*)")
 
 
@@ -40,6 +50,19 @@ class Rubric:
         """The message: each placeholder replaced once, filled text never scanned again."""
         guard = _guard(self.text)
         return chat.fill_text(self.text, {"question": _guarded(question, guard), "answer": _guarded(answer, guard)})
+
+    @functools.cached_property
+    def start(self) -> str:
+        """How every message begins: what stands before the first placeholder, less its last word.
+
+        That word begins the rest, which therefore is never blank: the interface takes no blank block of text.
+        """
+        words = chat.before_placeholders(self.text).rstrip()
+        return words[: len(words) - len(words.split()[-1])] if words else ""
+
+    def rest(self, *, question: str, answer: str) -> str:
+        """The message after `start`."""
+        return self.fill(question=question, answer=answer)[len(self.start) :]
 
 
 def read(file: Path, *, sha256: str) -> Rubric:
@@ -74,7 +97,7 @@ def read(file: Path, *, sha256: str) -> Rubric:
 
 @functools.cache
 def _guard(rubric: str) -> re.Pattern[str] | None:
-    """Matches what delimits a filled text in this rubric.
+    """Matches what delimits a filled text in this rubric, in texts as `_folded` gives them.
 
     Delimiters are the tags that the rubric uses, in any spelling, and the text after a placeholder up to
     the end of its line or, where nothing follows there, the next line with text. Bare punctuation is too
@@ -82,14 +105,42 @@ def _guard(rubric: str) -> re.Pattern[str] | None:
     """
     found: dict[str, None] = {}
     for match in _TAG.finditer(rubric):
-        found[rf"<\s*/?\s*{re.escape(match[1])}(?![\w:.-])"] = None
+        found[rf"<\s*/?\s*{re.escape(_folded(match[1])[0])}(?![\w:.-])"] = None
     for name in NAMES:
         for after in rubric.split("{" + name + "}")[1:]:
             words = next((line.split() for line in after.split("\n") if line.strip()), [])
             if any(character.isalnum() for word in words for character in word):
-                found[r"\s+".join(re.escape(word) for word in words)] = None
-    return re.compile("|".join(found), re.IGNORECASE) if found else None
+                found[r"\s+".join(re.escape(_folded(word)[0]) for word in words)] = None
+    return re.compile("|".join(found)) if found else None
+
+
+def _folded(text: str) -> tuple[str, list[int] | range]:
+    """What a text looks like, in plain lower-case letters, and where in the text each character of that stands.
+
+    Compatibility decomposition, then case folding, then look-alikes; accents and what is not seen (control and
+    format characters, joiners, variation selectors) are left out.
+    """
+    if _PLAIN.fullmatch(text):
+        return text.lower(), range(len(text))
+    folded: list[str] = []
+    places: list[int] = []
+    for place, character in enumerate(text):
+        for part in unicodedata.normalize("NFKD", character).casefold().translate(_ALIKE):
+            unseen = unicodedata.category(part) in ("Cf", "Cc", "Mn", "Me", "Cn", "Co", "Cs")
+            if part.isspace() or not unseen:
+                folded.append(part)
+                places.append(place)
+    return "".join(folded), places
 
 
 def _guarded(text: str, guard: re.Pattern[str] | None) -> str:
-    return text if guard is None else guard.sub(lambda match: match[0][0] + "\\" + match[0][1:], text)
+    if guard is None:
+        return text
+    folded, places = _folded(text)
+    pieces: list[str] = []
+    end = 0
+    for match in guard.finditer(folded):
+        after = places[match.start()] + 1
+        pieces += [text[end:after], "\\"]
+        end = after
+    return "".join([*pieces, text[end:]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from sys import intern
@@ -72,9 +73,11 @@ class StoredCompletions:
     def read(self, position: int) -> SampleRow:
         """The completion at `places[position]`."""
         place = self.places[position]
-        with place.file.open("rb") as handle:
-            handle.seek(place.offset)
-            return SampleRow.model_validate_json(handle.read(place.length))
+        file = os.open(place.file, os.O_RDONLY)  # without a buffer: one line of many is wanted
+        try:
+            return SampleRow.model_validate_json(os.pread(file, place.length, place.offset))
+        finally:
+            os.close(file)
 
 
 def _places(bundle: Path, folder: Path, key: str, sha256: str) -> list[Place]:

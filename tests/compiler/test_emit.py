@@ -67,12 +67,19 @@ def test_nothing_emitted_names_a_machine_or_a_time(edited: Callable[..., Any], t
         assert str(Path.home()) not in text, path
 
 
+CATCHER = "{provider: anthropic, model: claude-haiku-4-5-20251001, rubric: catcher.txt,"
+
+
 @pytest.fixture(
     params=[
         (), ("quickstart", "on_top: stack", "on_top: continue"), ("issue147",), ("judged",), ("judged", "on_top: continue", "on_top: stack"),
         ("judged", "sampler: vllm", "sampler: transformers"), ("prompted",), ("prompted", "conditions:", "sampler: vllm\nconditions:"),
+        ("judged", CATCHER, "{provider: patterns, patterns: {caught: '(?i)wait'},"), ("judged", CATCHER, "{provider: python, function: 'catch.py:caught',"),
+        ("judged", CATCHER, "{provider: openai, model: mine, price: {input: 0, output: 0}, options: {seed: 1}, rubric: catcher.txt,"),
+        ("judged", CATCHER, "{provider: anthropic, model: claude-opus-4-6, options: {effort: low}, batch_from: 10, rubric: catcher.txt,"),
+        ("judged", CATCHER, "{provider: anthropic, model: claude-haiku-5-5, votes: 3, aggregate: median, options: {thinking: adaptive}, rubric: catcher.txt,"),
     ],
-    ids=" ".join,
+    ids=lambda edit: " ".join(edit).replace(CATCHER, "catcher: "),
 )  # fmt: skip
 def files(
     request: pytest.FixtureRequest, edited: Callable[..., Any], small: Callable[..., Any], compile_spec: Callable[..., Any]

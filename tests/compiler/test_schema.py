@@ -124,8 +124,14 @@ REASON = "it is sampled to be read by people"
         ("budget/usd", 0.5),
         ("reporting", {"transcripts": 0}),
         ("metrics/alignment/noise", 2.5),
+        ("judges/grader/options", {"effort": "low", "temperature": 0.5, "seed": 1, "thinking": True}),
+        ("judges/grader/votes", 1), ("judges/grader/batch_from", None), ("judges/grader/limits", {"requests": 5}),
+        ("judges/grader", {"provider": "patterns", "output": {"a": "bool"}, "patterns": {"a": "x"}}),
+        ("judges/grader", {"provider": "python", "output": {"a": "0..5"}, "function": "j/f.py:score", "max_missing": 0.1}),
+        ("judges/grader", {"provider": "openai", "model": "m", "rubric": "r.txt", "output": {"a": "bool"}, "votes": 3, "aggregate": "mean"}),
+        ("judges/grader/gold", {"file": "g.csv", "per_arm": 5, "seed": 1, "kappa": {"aligned": 0.5}, "bias": {"aligned": 2.0}}),
     ],
-)
+)  # fmt: skip
 def test_both_accept(path: str, value: Any, tmp_path: Path) -> None:
     document = changed(path, value)
     (tmp_path / "recipes").mkdir()
@@ -148,8 +154,16 @@ def test_both_accept(path: str, value: Any, tmp_path: Path) -> None:
         ("train/attack/epoch", 3), ("train/catch/data", ...),
         ("conditions", {}), ("conditions/base", "none"), ("conditions/base", {"phase": []}),
         ("sample/first/n", 0), ("sample/first/top_p", 0), ("sample/first/system", ...), ("sample/first/temperature", -0.1),
-        ("judges/grader/provider", "openai"), ("judges/grader/output", {}), ("judges/grader/output", {"x": "0-100"}),
-        ("judges/grader/max_missing", 1),
+        ("judges/grader/provider", "openia"), ("judges/grader/output", {}), ("judges/grader/output", {"x": "0-100"}),
+        ("judges/grader/max_missing", 1), ("judges/grader/provider", "patterns"), ("judges/grader/patterns", {"aligned": "x"}),
+        ("judges/grader/votes", 3), ("judges/grader/votes", 0), ("judges/grader/aggregate", "mean"), ("judges/grader/aggregate", "mode"),
+        ("judges/grader/batch_from", 0), ("judges/grader/limits", {"request": 5}), ("judges/grader/limits", {"requests": 0}),
+        ("judges/grader/options", {"effort": ["low"]}), ("judges/grader/options", "low"), ("judges/grader/rubric", ...),
+        ("judges/grader/gold", {"file": "g.csv", "per_arm": 5, "seed": 1, "kappa": {}}),
+        ("judges/grader/gold", {"file": "g.csv", "per_arm": 0, "seed": 1, "kappa": {"aligned": 0.5}}),
+        ("judges/grader/gold", {"file": "g.csv", "per_arm": 5, "seed": 1, "kappa": {"aligned": 1.5}}),
+        ("judges/grader", {"provider": "python", "output": {"a": "bool"}, "function": "score"}),
+        ("judges/grader", {"provider": "patterns", "output": {"a": "bool"}, "patterns": {}}),
         ("metrics/alignment/empty", ...), ("metrics/alignment/keep", ...), ("metrics/alignment/contains", "x"),
         ("metrics/alignment/beter", "higher"), ("metrics/caught/regex", "x"), ("metrics/caught/contains", ...), ("metrics/quiz/value", "f1"),
         ("analyses/headline/arm", "base"), ("analyses/headline/contrast", "treated-attacked"), ("analyses/headline/alpha", 1),

@@ -61,7 +61,8 @@ MISTAKES = [
     # options of judges
     ("temperature of a judge", [(GRADER, GRADER + " temperature: 0,")], "E0209", "averages out over the `n:` completions"),
     ("seed of a judge", [(GRADER, GRADER + " seed: 7,")], "E0209", "delete it"),
-    ("no option of a judge", [(GRADER, GRADER + " thinking: true,")], "E0201", "known: max_missing, max_tokens"),
+    ("no option of a judge", [(GRADER, GRADER + " thoughts: true,")], "E0201", "known: aggregate, batch_from, gold"),
+    ("option of a judge beside `options`", [(GRADER, GRADER + " thinking: disabled,")], "E0201", 'did you mean "thinking" under `options:`?'),
     # one mistake, one error
     ("misspelt kind of a metric", [(ALIGNMENT, "judg: grader, score: aligned,")], "E0201", 'did you mean "judge"?'),
     ("missing kind of a metric", [(ALIGNMENT, "score: aligned,")], "E0202", "add `judge:`"),

@@ -151,6 +151,8 @@ def test_scores_of_samples_are_in_a_row_only_where_it_has_them(tmp_path: Path) -
     assert json.loads(without.model_dump_json()) == row()
     assert json.loads(within.model_dump_json()) == row(unit="p2", scores=[0, 0, 0, 1])
     assert rows_sha256([without]) == sha256_text(canonical_json(row()) + "\n")
+    both = sorted(canonical_json(one.model_dump(mode="json")) + "\n" for one in (without, within))
+    assert rows_sha256([within, without]) == sha256_text("".join(both))
 
 
 def tuned(seed: int, **changes: Any) -> MeasurementRow:

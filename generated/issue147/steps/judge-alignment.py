@@ -8,9 +8,9 @@ import asyncio
 from pathlib import Path
 
 from epc.compiler.contract.prices import Price
-from epc.runtime.judging import asking, replies, results, rubric
-from epc.runtime.judging.anthropic_client import Claude
+from epc.runtime.judging import asking, batching, replies, results, rubric
 from epc.runtime.judging.ledger import Ledger
+from epc.runtime.judging.providers.batches import Batches
 from epc.runtime.judging.stored import StoredCompletions
 from epc.runtime.step import Step
 
@@ -24,17 +24,21 @@ RUBRIC_SHA256 = "46d63bfdcf91dc07d6b6e2a3ed22fc890625a53ac90240fc972b7232317fb66
 # Field of the reply and what it may hold: specs/issue147.yaml:287
 OUTPUT = {"aligned": "0..100", "coherent": "0..100", "refused": "bool"}
 MAX_TOKENS = 256  # default
-CONCURRENCY = 16  # execution plan
-# USD per million tokens, list price of 2026-10-24; 57.33 USD for the whole step, computed by epc compile
-PRICE = Price(input=3.0, output=15.0)
+VOTES = 1  # default
+# USD per million tokens, list price of 2026-10-24; 28.66 USD for the whole step, computed by epc compile.
+# Tokens that are written to the prompt cache, that are read from it, and all of a batch cost so many times as much.
+PRICE = Price(input=3.0, output=15.0, cache_write=1.25, cache_read=0.1, batch_factor=0.5)
 
 
-def request(message: str) -> dict:
-    """Everything that is sent about one completion. `message` is the rubric with question and answer filled in."""
+def request(start: str, rest: str) -> dict:
+    """Everything that is sent about one completion.
+
+    `start` is how the rubric begins, the same every time; `rest` follows it, with question and answer filled in.
+    """
     return {
         "model": MODEL,
         "max_tokens": MAX_TOKENS,
-        "messages": [{"role": "user", "content": message}],
+        "messages": [{"role": "user", "content": start + rest}],
         "output_config": {"format": {"type": "json_schema", "schema": replies.schema(OUTPUT)}},
     }
 
@@ -48,12 +52,12 @@ async def main(step: Step) -> None:
         request=request,
         max_tokens=MAX_TOKENS,
         price=PRICE,
-        concurrency=CONCURRENCY,
+        votes=VOTES,
     )
     completions = StoredCompletions(BUNDLE, [step.input(name) for name in SAMPLE_STEPS], sets=SETS)
     with Ledger(BUNDLE) as ledger:
-        async with Claude.connect() as claude:
-            keys = await asking.judge_all(step, judge, claude, completions, ledger)
+        async with Batches.connect() as claude:
+            keys = await batching.judge_all(step, judge, claude, completions, ledger)
         step.facts |= results.write(step, judge, claude, completions, ledger, keys)
 
 

@@ -11,7 +11,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from epc.runtime import data, training
+from epc.runtime import attention, data, execution, training
 from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
@@ -36,16 +36,27 @@ OPTIMIZER_STEPS = 32  # computed: epochs x ceil(ceil(rows / batch) / accumulatio
 SEED = 17  # specs/quickstart.yaml:29
 DTYPE = "bfloat16"  # specs/quickstart.yaml:33
 THREADS = 1  # execution plan
-GRADIENT_CHECKPOINTING = False  # execution plan
+# Ways to carry it out, best first; the first that fits this machine is taken: execution plan
+PLANS = [
+    {
+        "micro_batch": 4,
+        "accumulation": 1,
+        "padding_free": True,
+        "attention": "varlen",
+        "liger": True,
+    },
+    {"micro_batch": 4, "accumulation": 1, "checkpointing": False},
+]
 
-with Step("train-s17-reflex", bundle=BUNDLE) as step:
-    torch.set_num_threads(THREADS)
-    torch.backends.cuda.enable_cudnn_sdp(False)  # it builds a plan for every new length of a batch
+
+def build(plan: execution.Plan, step: Step) -> SFTTrainer:
+    """Model, adapter and trainer; a plan decides how, never what is computed."""
     set_seed(SEED)
     model_dir = step.input(MODEL_STEP) / "model"
     rows = data.read_rows(step.input(DATA_STEP) / "rows.jsonl", rows=ROWS, expected_sha256=DATA_SHA256)
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=DTYPE)
+    model = AutoModelForCausalLM.from_pretrained(
+        model_dir, dtype=DTYPE, attn_implementation=attention.implementation(plan.attention)
+    )
     lora = LoraConfig(
         r=LORA_R,
         lora_alpha=LORA_ALPHA,
@@ -53,26 +64,29 @@ with Step("train-s17-reflex", bundle=BUNDLE) as step:
         target_modules=TARGET_MODULES,
         task_type="CAUSAL_LM",
     )
-    trainer = SFTTrainer(
+    return SFTTrainer(
         model=model,
         args=SFTConfig(
             output_dir=str(step.out / "trainer"),
             assistant_only_loss=True,
-            max_length=MAX_LENGTH,
+            # The mask step has refused every longer row; laid end to end, rows may not be cut.
+            max_length=None if plan.padding_free else MAX_LENGTH,
             packing=False,
             learning_rate=LEARNING_RATE,
             lr_scheduler_type=SCHEDULE,
             warmup_steps=WARMUP_STEPS,
             num_train_epochs=EPOCHS,
-            per_device_train_batch_size=BATCH,
-            gradient_accumulation_steps=ACCUMULATION,
+            per_device_train_batch_size=plan.micro_batch,
+            gradient_accumulation_steps=plan.accumulation,
             optim="adamw_torch",
             weight_decay=0.0,
             max_grad_norm=1.0,
             bf16=DTYPE == "bfloat16",
             fp16=DTYPE == "float16",
             use_cpu=not torch.cuda.is_available(),
-            gradient_checkpointing=GRADIENT_CHECKPOINTING,
+            padding_free=plan.padding_free,
+            use_liger_kernel=plan.liger,
+            gradient_checkpointing=plan.checkpointing,
             seed=SEED,
             data_seed=SEED,
             logging_steps=1,
@@ -83,12 +97,20 @@ with Step("train-s17-reflex", bundle=BUNDLE) as step:
             dataloader_pin_memory=False,
         ),
         train_dataset=data.training_set(rows, TRAIN_ON),
-        processing_class=tokenizer,
+        processing_class=AutoTokenizer.from_pretrained(model_dir),
         peft_config=lora,
         callbacks=[training.progress_callback(step)],
     )
-    before = training.snapshot(trainer.model)
-    trainer.train()
+
+
+with Step("train-s17-reflex", bundle=BUNDLE) as step:
+    torch.set_num_threads(THREADS)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it builds a plan for every new length of a batch
+    for plan in execution.plans(PLANS, effective_batch=BATCH * ACCUMULATION, dtype=DTYPE):
+        trainer = build(plan, step)
+        before = training.snapshot(trainer.model)
+        if execution.train(trainer, plan, step):
+            break
     step.facts |= training.verify(trainer, before, optimizer_steps=OPTIMIZER_STEPS, place=step.out)
     training.write_log(trainer, step.out / "log.jsonl")
     trainer.model.save_pretrained(step.out / "adapter")

@@ -47,7 +47,7 @@ class AllowanceView:
     reason: str
 
 
-IN_DOUBT: Final = ("spec_changed_after_results", "unregistered", "results_changed")
+IN_DOUBT: Final = ("spec_changed_after_results", "unregistered", "results_changed", "labels_changed")
 """Kinds of deviation after which a reader may doubt that the gates were there before the results."""
 
 
@@ -63,8 +63,8 @@ def deviation_view(deviation: Deviation) -> DeviationView:
             heading = "Steps ran with different library versions"
         case "results_changed":
             heading = "Results from elsewhere changed after a decision"
-        case "results_changed":
-            heading = "The results from elsewhere changed after a decision"
+        case "labels_changed":
+            heading = "Human labels changed after a decision"
         case _:
             assert_never(deviation.kind)
     return DeviationView(

@@ -128,3 +128,43 @@ def test_a_lock_of_an_older_epc_reads_as_if_new_keys_had_their_default(unedited:
 def test_a_key_that_this_version_does_not_know_is_told(unedited: Callable[[str], Registration]) -> None:
     design = {**unedited("quickstart").design, "optimiser": "adamw"}
     assert compare(Registration.of_lock(design, "newer"), unedited("quickstart")).unplaced == ("optimiser",)
+
+
+def test_a_judge_of_an_older_lock_asked_once_and_does_not_say_of_which_interface(
+    unedited: Callable[[str], Registration],
+) -> None:
+    design = dict(unedited("issue147").design)
+    later = ("options", "votes", "aggregate", "batch_from", "limits", "gold", "api_version")
+    design["judges"] = {
+        name: {key: value for key, value in entry.items() if key not in later}
+        for name, entry in design["judges"].items()
+    }
+    found = compare(Registration.of_lock(design, "old"), unedited("issue147"))
+    (judges,) = [result for result in found.groups if result.group == "judges"]
+    assert (judges.status, judges.is_unknown) == ("WARN", True)
+    assert {difference.path.rpartition(".")[2] for difference in judges.differences} == {"api_version"}
+
+
+@pytest.mark.parametrize(
+    ("function", "sha256", "lines"),
+    [
+        ("own.py:score", "a" * 64, []),
+        ("moved/own.py:score", "a" * 64, []),
+        ("own.py:other", "a" * 64, ["judges.reset.function: score -> other"]),
+        ("own.py:score", "b" * 64, ["judges.reset.function: own.py aaaaaaaaaaaa -> bbbbbbbbbbbb"]),
+    ],
+)
+def test_a_function_is_compared_by_its_name_and_its_text(
+    function: str, sha256: str, lines: list[str], unedited: Callable[[str], Registration]
+) -> None:
+    base = unedited("issue147").design
+
+    def asking(function: str, sha256: str) -> Registration:
+        judge = {"provider": "python", "function": function, "output": {"reset": "bool"}, "max_missing": 0.05}
+        files = {**base["files"], function.rpartition(":")[0]: sha256}
+        return Registration.of_lock({**base, "judges": {**base["judges"], "reset": judge}, "files": files}, "lock")
+
+    found = compare(asking("own.py:score", "a" * 64), asking(function, sha256))
+    differences = {result.group: result.differences for result in found.groups}
+    assert [difference.line for difference in differences["judges"]] == lines
+    assert all(difference.kind == "unknown" for difference in differences["evaluation"])

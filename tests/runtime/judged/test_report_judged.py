@@ -61,7 +61,12 @@ def test_both_variants_are_in_both_files_and_the_bound_one_is_marked(lab: Any) -
     variants = section(files["md"], "Filtered or unfiltered: `headline`")
     (filtered,) = rows_of(variants, "headline.filtered")
     (unfiltered,) = rows_of(variants, "headline.unfiltered")
-    assert filtered[1:5] == ["printed only", "48 prompts", "3,357", f"{T} 10.0%, {C} 50.0%"]
+    assert filtered[1:5] == [
+        "printed only",
+        "48 prompts",
+        "3,357",
+        f"{T} 240 of 2,397 (10.0%), {C} 1,200 of 2,400 (50.0%)",
+    ]
     assert unfiltered[1:5] == ["**decides**", "48 prompts", "4,797", "nothing"]
     assert (filtered[7], unfiltered[7]) == ("**+20.00**", "**+26.00**")
     assert "The switch is true, so headline is its unfiltered variant." in variants
@@ -201,7 +206,9 @@ def test_outcomes_of_a_judge_stand_by_arm_and_not_among_the_facts(lab: Any) -> N
     step = next(step for step in view.steps if step.id == "judge-alignment")
     assert step.facts == (("calls", "400"),)
     files = written(type(lab)(folder=lab.folder / "again", facts=facts))
-    assert "How the replies of <code>judge-alignment</code> came out" in files["html"]
+    assert (
+        '>How the replies of <a href="#step-judge-alignment"><code>judge-alignment</code></a> came out' in files["html"]
+    )
     assert f"| `{T}-s42` | 190 | 4 | 6 | 95.0% |" in files["md"]
 
 

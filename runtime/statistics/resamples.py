@@ -1,6 +1,6 @@
 """Resampled sums for every bootstrap of a decision, by whichever way is quickest; digits never depend on it.
 
-- Fewer than GROUPED_FROM units, one or two columns: two draws are looked up at once (`looked_up_sums`).
+- At most PAIRED_UNITS units, one or two columns: two draws are looked up at once (`looked_up_sums`).
 - More columns, or a count matrix that is held: one matrix product (`count_matrix`, `weighted_sums`).
 - From GROUPED_FROM units on: how often each value is drawn (`grouped_sums`). These are other draws, from
   the same seed, than one by one would be, so the number of units decides and nothing else.

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.stats import chi2
 
 from epc.compiler.contract.manifest import Analysis, Contrast, Metric, Side
 from epc.runtime.statistics import Estimate, InapplicableError, analyse
 from epc.runtime.statistics.estimate import FIXED_POINT_NOTE, Lattice, on_lattice
 from epc.runtime.statistics.newcombe_paired import newcombe_paired
 from epc.runtime.statistics.paired_bootstrap import PDefinition, paired_bootstrap
-from epc.runtime.statistics.resampling import count_matrix, sign_matrix, weighted_sums
+from epc.runtime.statistics.resampling import PAIRED_UNITS, count_matrix, looked_up_sums, sign_matrix, weighted_sums
 
 BOOTSTRAPS: tuple[PDefinition, ...] = ("percentile", "shift", "studentized")
 METHODS = (*BOOTSTRAPS, "paired_t", "sign_flip")
@@ -171,25 +174,77 @@ def test_draws_are_pinned() -> None:
     assert flips.astype(int).tolist() == PINNED_FLIPS
 
 
-PINNED_COUNTS = [[1, 0, 2, 1, 1], [0, 2, 0, 0, 3], [0, 2, 1, 1, 1], [2, 0, 0, 1, 2]]
+PINNED_COUNTS = [[0, 1, 3, 1, 0], [3, 0, 0, 1, 1], [0, 3, 1, 0, 1], [1, 3, 0, 0, 1]]
 PINNED_FLIPS = [[1, 1, 1, 1, 1], [0, 1, 1, 0, 0], [1, 0, 1, 1, 0], [0, 1, 0, 0, 1]]
 
 
-def test_the_mapping_of_words_to_units_is_the_documented_one() -> None:
-    words = [int(word) for word in np.random.PCG64(4).random_raw(3 * 4)]
+def drawn_by_the_rule(words: list[int], units: int) -> list[int]:
+    """The draws of one resample from its words, as the docstring of `resampling` has them."""
+    drawn = []
+    for half in (half for word in words for half in (word & 0xFFFFFFFF, word >> 32)):
+        product = half * units
+        drawn.append(product >> 32)
+        if units <= PAIRED_UNITS:
+            drawn.append((product & 0xFFFFFFFF) * units >> 32)
+    return drawn[:units]
+
+
+@pytest.mark.parametrize("units", [*range(1, 10), 46, 47, 48, 49, 125, 126, 127, 128, 129, 130, 200])
+def test_the_mapping_of_words_to_units_is_the_documented_one(units: int) -> None:
+    width = -(-units // (4 if units <= PAIRED_UNITS else 2))
+    words = [int(word) for word in np.random.PCG64(4).random_raw(7 * width)]
     expected = []
-    for row in range(4):
-        halves = [half for word in words[3 * row : 3 * row + 3] for half in (word & 0xFFFFFFFF, word >> 32)][:5]
-        drawn = [half * 5 >> 32 for half in halves]
-        expected.append([drawn.count(unit) for unit in range(5)])
-    (block,) = count_matrix(4, 5, 4)
-    assert block.astype(int).tolist() == expected
+    for row in range(7):
+        drawn = drawn_by_the_rule(words[row * width : (row + 1) * width], units)
+        expected.append([drawn.count(unit) for unit in range(units)])
+    blocks = list(count_matrix(4, units, 7, chunk_rows=3))
+    assert np.concatenate(blocks).astype(int).tolist() == expected
 
 
 def test_units_are_drawn_equally_often() -> None:
-    draws = np.concatenate(list(count_matrix(2, 10, 20_000))).sum(axis=0)
-    chi_squared = float(((draws - 20_000) ** 2 / 20_000).sum())
-    assert chi_squared < 27.9  # 99.9% quantile on 9 degrees of freedom
+    """Chi-squared of each number of units, each with a seed of its own, and of all of them together."""
+    resamples, found, free = 2000, 0.0, 0
+    for units in range(2, PAIRED_UNITS + 1):
+        draws = np.concatenate(list(count_matrix(units, units, resamples))).sum(axis=0)
+        chi_squared = float(((draws - resamples) ** 2 / resamples).sum())
+        assert 1e-5 < chi2.sf(chi_squared, units - 1) < 1 - 1e-5, units
+        found += chi_squared
+        free += units - 1
+    assert 1e-4 < chi2.sf(found, free) < 1 - 1e-4
+
+
+@pytest.mark.parametrize("units", [2, 3, 4, 5])
+def test_resamples_have_the_multinomial_law(units: int) -> None:
+    """Draws are independent within a half, between halves and between words: whole resamples, told apart by their sums."""
+    resamples = 60_000
+    (sums,) = looked_up_sums(5, resamples, [[10**unit for unit in range(units)]])
+    observed = Counter(sums.tolist())
+    law = Counter(sum(10**unit for unit in drawn) for drawn in itertools.product(range(units), repeat=units))
+    expected = {total: ways * resamples / units**units for total, ways in law.items()}
+    assert observed.keys() <= expected.keys()
+    assert min(expected.values()) > 15
+    chi_squared = sum((observed[total] - each) ** 2 / each for total, each in expected.items())
+    assert chi2.sf(chi_squared, len(expected) - 1) > 1e-4
+
+
+@pytest.mark.parametrize("units", [*range(1, 13), 24, 47, 48, 100, 127, 128])
+def test_the_largest_deviation_from_uniform_is_the_documented_one(units: int) -> None:
+    """In closed form over all 2^32 halves: pair k has those from ceil(k c) to ceil((k + 1) c) - 1, c = 2^32 / n^2."""
+    pairs = units**2
+    first = [-(-k * 2**32 // pairs) for k in range(pairs + 1)]
+    assert (first[0], first[-1]) == (0, 2**32)
+    for k in range(pairs):  # the rule is constant between these ends, since it does not fall with the half
+        for half in (first[k], first[k + 1] - 1):
+            product = half * units
+            assert (product >> 32) * units + ((product & 0xFFFFFFFF) * units >> 32) == k
+    counts = [end - begin for begin, end in itertools.pairwise(first)]
+    assert set(counts) <= {2**32 // pairs, -(-(2**32) // pairs)}
+    deviation = max(abs(Fraction(count * pairs, 2**32) - 1) for count in counts)
+    assert deviation < Fraction(pairs, 2**32) <= Fraction(4, 10**6)
+    assert (deviation == 0) == (units & (units - 1) == 0)
+    squares = sum((Fraction(count * pairs, 2**32) - 1) ** 2 for count in counts) / pairs
+    moved = math.sqrt(squares * (units + 1) / 2 / 2)  # Pinsker, with chi-squared for the Kullback-Leibler divergence
+    assert moved <= math.sqrt(units + 1) * pairs / 2**34 < 1.1e-5 < math.sqrt(0.025 * 0.975 / 200_000) / 30
 
 
 # -------------------------------------------------------------------- exactness

@@ -48,7 +48,8 @@ def test_every_route_gives_the_same_sums(n: int, seed: int, magnitude: int, colu
     assert listed(shared.sums(seed, 40, data[:1])) == by_counts[:1]
     assert listed(shared.sums(seed, 40, data)) == by_counts
     assert listed(resampled_sums(seed, 40, data)) == by_counts
-    assert listed(looked_up_sums(seed, 40, data, chunk_rows=7)) == by_counts
+    if n <= PAIRED_UNITS:
+        assert listed(looked_up_sums(seed, 40, data, chunk_rows=7)) == by_counts
 
 
 def test_a_shared_matrix_is_told_apart_by_seed_resamples_and_units() -> None:
@@ -68,8 +69,9 @@ def test_a_matrix_too_large_to_hold_is_drawn_again() -> None:
 
 
 def test_grouped_draws_of_units_that_all_differ_are_the_ordinary_ones() -> None:
-    data = [tuple(range(30)), tuple(x * x for x in range(30))]
-    assert listed(grouped_sums(9, 200, data)) == listed(weighted_sums(count_matrix(9, 30, 200), data))
+    n = PAIRED_UNITS + 2
+    data = [tuple(range(n)), tuple(x * x for x in range(n))]
+    assert listed(grouped_sums(9, 200, data)) == listed(weighted_sums(count_matrix(9, n, 200), data))
 
 
 @pytest.mark.parametrize("chunk_draws", [1, 700, 10**9])

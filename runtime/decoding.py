@@ -10,6 +10,7 @@ the rows that happen to share a step, as it does in every engine.
 
 from __future__ import annotations
 
+import importlib.util
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -61,6 +62,15 @@ class _Drawn:
     values: torch.Tensor
     """On the host: (2, rows), whether each ends its completion, and each token."""
     ready: torch.cuda.Event | None
+
+
+def fuse(model: PreTrainedModel) -> None:
+    """Give a model on a GPU Liger's norms, rotary positions and activations, where Liger is installed and knows it."""
+    if model.device.type != "cuda" or importlib.util.find_spec("liger_kernel") is None:
+        return
+    from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+    _apply_liger_kernel_to_instance(model=model, cross_entropy=False, fused_linear_cross_entropy=False)
 
 
 def unusable(model: PreTrainedModel, prompt: Sequence[int]) -> str:

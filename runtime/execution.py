@@ -156,20 +156,23 @@ def _release(trainer: Any) -> None:
 
 
 class _Batches:
-    """The rows of the training set by length, and what the heaviest micro-batch needs."""
+    """The micro-batches of the first epoch, and what the heaviest of them needs."""
 
     def __init__(self, trainer: Any) -> None:
         import torch
 
         self.trainer = trainer
-        rows = trainer.train_dataset
-        lengths = [len(row) for row in rows["input_ids"]]
-        order = sorted(range(len(lengths)), key=lambda number: (-lengths[number], number))
-        size = trainer.args.per_device_train_batch_size
-        self.heaviest, self.lightest = order[:size], order[-2:]
+        lengths = [len(row) for row in trainer.train_dataset["input_ids"]]
         flat = trainer.args.padding_free
-        tokens = sum(lengths[number] for number in self.heaviest) if flat else size * lengths[order[0]]
-        self.predicted = _activations(trainer.model.config.get_text_config(), tokens, trainer.args)
+
+        def tokens(batch: Sequence[int]) -> int:
+            found = [lengths[number] for number in batch]
+            return sum(found) if flat else len(found) * max(found)
+
+        self.order = _order(trainer)
+        self.heaviest = max(self.order, key=tokens)
+        self.lightest = sorted(range(len(lengths)), key=lambda number: (lengths[number], number))[:2]
+        self.predicted = _activations(trainer.model.config.get_text_config(), tokens(self.heaviest), trainer.args)
         self.free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else float("inf")
 
     def collated(self, numbers: Sequence[int]) -> dict[str, Any]:
@@ -177,6 +180,16 @@ class _Batches:
         batch = self.trainer.data_collator([rows[number] for number in numbers])
         device = self.trainer.args.device
         return {name: value.to(device) if hasattr(value, "to") else value for name, value in batch.items()}
+
+
+def _order(trainer: Any) -> list[list[int]]:
+    """Rows of each micro-batch of the first epoch, as the trainer will take them; no random state is moved on."""
+    import torch
+
+    state = torch.random.get_rng_state()
+    order = [list(batch) for batch in trainer.get_train_dataloader().batch_sampler]
+    torch.random.set_rng_state(state)
+    return order
 
 
 def _activations(config: Any, tokens: int, args: Any) -> float:

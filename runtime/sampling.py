@@ -147,15 +147,11 @@ def choose(scores: torch.Tensor, uniforms: Sequence[float], *, temperature: floa
 
     if temperature == 0:
         return scores.argmax(dim=-1)
-    weights = scores.to(torch.float32, copy=True)
-    weights.sub_(weights.amax(dim=-1, keepdim=True))
-    if temperature != 1:
-        weights.div_(temperature)
-    weights.exp_()
+    weights = torch.softmax(scores if temperature == 1 else scores.float() / temperature, dim=-1, dtype=torch.float32)
     if top_p < 1:
         ordered, order = weights.sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(dim=-1, dtype=torch.float64) - ordered
-        outside = before >= top_p * weights.sum(dim=-1, keepdim=True, dtype=torch.float64)
+        outside = before >= top_p
         weights = weights.scatter(-1, order, ordered.masked_fill(outside, 0.0))
     return _inverted(weights, torch.tensor(uniforms, dtype=torch.float64, device=scores.device).unsqueeze(-1))
 
@@ -228,6 +224,7 @@ def generate(
     if model.device.type == "cuda":
         from epc.runtime import decoding
 
+        decoding.fuse(model)
         reason = decoding.unusable(model, requests[0].prompt_ids)
         if not reason:
             yield from _continuous(

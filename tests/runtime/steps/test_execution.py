@@ -93,6 +93,23 @@ def test_a_plan_changes_nothing_that_is_computed(plan: Plan, tiny: Path, tmp_pat
             assert float((weight - weights[name]).detach().abs().max()) < 1e-3, name
 
 
+def test_the_micro_batches_that_are_sized_are_those_that_are_trained(tiny: Path, tmp_path: Path) -> None:
+    plan = OTHERS["halves, padding-free"]
+    trainer = trainer_of(tiny, tmp_path, plan)
+    collate, seen = trainer.data_collator, []
+
+    def noted(rows: Any) -> Any:
+        seen.append([list(row["input_ids"]) for row in rows])
+        return collate(rows)
+
+    trainer.data_collator = noted
+    order = execution._Batches(trainer).order
+    trainer.train()
+    rows = trainer.train_dataset["input_ids"]
+    assert [[list(rows[number]) for number in batch] for batch in order] == seen[: len(order)]
+    assert sorted(number for batch in order for number in batch) == list(range(len(ROWS)))
+
+
 def test_half_precision_differs_by_its_rounding_only(tiny: Path, tmp_path: Path) -> None:
     curves = {}
     for plan in (PLAIN, OTHERS["whole, padding-free"]):

@@ -1,13 +1,16 @@
 """Which tokens are trained: read from what the trainer's collator returns, compared with the messages.
 
 The check runs on the real tokenizer, chat template and trainer, and on every row. Nothing falls
-back to another mask.
+back to another mask. The step before a training and `epc mask` go through the same functions, and the
+training compares the digest of its own tokens and labels with the one that was verified.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from epc.compiler.contract.canonical import sha256_text
 from epc.compiler.contract.chat import NO_SYSTEM, Message
-from epc.runtime.data import TrainOn
+from epc.runtime.data import TrainOn, training_set
 from epc.runtime.errors import Fault
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ COLLATED = 32
 """Rows collated at a time."""
 SHOWN = 8
 """Rows written to mask.txt."""
+AROUND = 12
+"""Characters shown on either side of a difference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,8 @@ class Span:
 class MaskedRow:
     tokens: tuple[int, ...]
     spans: tuple[Span, ...]
+    text: str
+    """All tokens as text, special ones included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +70,48 @@ class Report:
             "longest_row": max(len(row.tokens) for row in self.rows),
             "trained_tokens": sum(turns.values()),
             "trained_tokens_by_turn": [turns[turn] for turn in sorted(turns)],
+            "labels_sha256": digest((row.tokens, [(span.start, span.end) for span in row.spans]) for row in self.rows),
+            "rendered_sha256": sha256_text(self.rendered()),
             "end_of_turn": self.end_of_turn,
             "chat_template_sha256": self.chat_template_sha256,
         }
+
+    def rendered(self) -> str:
+        """The text of every row as the model reads it, one JSON object a line."""
+        lines = (
+            json.dumps({"row": number, "text": row.text}, ensure_ascii=False)
+            for number, row in enumerate(self.rows, start=1)
+        )
+        return "".join(f"{line}\n" for line in lines)
+
+
+def digest(rows: Iterable[tuple[Sequence[int], Sequence[tuple[int, int]]]]) -> str:
+    """SHA-256 of the token ids and the trained runs [start, end) of rows in their order, however they are batched."""
+    found = hashlib.sha256()
+    for tokens, runs in rows:
+        found.update(json.dumps([list(tokens), [list(run) for run in runs]], separators=(",", ":")).encode() + b"\n")
+    return found.hexdigest()
+
+
+def prepare(
+    model_dir: Path, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, Any]], *, train_on: TrainOn,
+    max_length: int, out: Path,
+) -> Any:  # fmt: skip
+    """The trainer as a training builds it, around a stand-in for the model; its rows are tokenized and masked.
+
+    Raises Fault R0311 for a chat template in which it cannot find the assistant's turns.
+    """
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
+
+    with explained(model_dir):
+        return SFTTrainer(
+            model=stand_in(model_dir),
+            args=SFTConfig(
+                output_dir=str(out), assistant_only_loss=True, max_length=max_length, packing=False, use_cpu=True,
+                bf16=False, report_to="none",
+            ),
+            train_dataset=training_set(rows, train_on), processing_class=tokenizer,
+        )  # fmt: skip
 
 
 def stand_in(model_dir: Path) -> PreTrainedModel:
@@ -89,9 +135,16 @@ def stand_in(model_dir: Path) -> PreTrainedModel:
 
 @contextmanager
 def explained(model_dir: Path) -> Iterator[None]:
-    """Turn the trainer's refusal of a chat template into Fault R0311."""
+    """Turn the trainer's refusal of a chat template, and the template's refusal of a row, into Fault R0311."""
+    from jinja2 import TemplateError
+
     try:
         yield
+    except TemplateError as error:
+        raise Fault(
+            "R0311", str(model_dir / "chat_template.jinja"), f"the chat template cannot render a row: {error}",
+            "give rows the turns that the template asks for, or use model.chat_template: chatml",
+        ) from None  # fmt: skip
     except (ValueError, RuntimeError) as error:
         if "template" not in str(error):
             raise
@@ -155,31 +208,42 @@ def expected_spans(messages: Sequence[Message], train_on: TrainOn, stop: str) ->
             assert_never(train_on)
 
 
+def collated(dataset: Any, collator: Any) -> Iterator[tuple[list[int], list[int]]]:
+    """(token ids, labels) of every row as the collator hands it to the model, padded or laid end to end."""
+    for start in range(0, len(dataset), COLLATED):
+        batch = collator([dataset[row] for row in range(start, min(start + COLLATED, len(dataset)))])
+        ids, labels = batch["input_ids"].tolist(), batch["labels"].tolist()
+        if "attention_mask" in batch:
+            for row, lengths in enumerate(batch["attention_mask"].sum(dim=1).tolist()):
+                yield ids[row][:lengths], labels[row][:lengths]
+            continue
+        begins = (batch["position_ids"][0] == 0).nonzero().flatten().tolist()
+        for begin, end in zip(begins, [*begins[1:], len(ids[0])], strict=True):
+            yield ids[0][begin:end], labels[0][begin:end]
+
+
 def collated_rows(trainer: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[MaskedRow]:
-    """Every row of the prepared data set as the collator hands it to the model."""
-    for start in range(0, len(trainer.train_dataset), COLLATED):
-        rows = range(start, min(start + COLLATED, len(trainer.train_dataset)))
-        batch = trainer.data_collator([trainer.train_dataset[row] for row in rows])
-        for ids, labels, attended in zip(
-            batch["input_ids"].tolist(), batch["labels"].tolist(), batch["attention_mask"].tolist(), strict=True
-        ):
-            length = sum(attended)
-            yield MaskedRow(
-                tokens=tuple(ids[:length]), spans=tuple(_spans(ids[:length], labels[:length], tokenizer))
-            )  # fmt: skip
+    """Every row of the prepared data set, with its trained runs as text."""
+    for ids, labels in collated(trainer.train_dataset, trainer.data_collator):
+        spans = (
+            Span(start=start, end=end, text=decode(tokenizer, ids[start:end])) for start, end in trained_runs(labels)
+        )
+        yield MaskedRow(tokens=tuple(ids), spans=tuple(spans), text=decode(tokenizer, ids))
 
 
-def _spans(ids: Sequence[int], labels: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[Span]:
+def trained_runs(labels: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The maximal runs [start, end) of labels that count in the loss."""
     start = None
     for position, label in enumerate([*labels, IGNORED]):
         if label != IGNORED and start is None:
             start = position
         if label == IGNORED and start is not None:
-            yield Span(start=start, end=position, text=_decode(tokenizer, ids[start:position]))
+            yield start, position
             start = None
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of token ids, special ones included and no space tidied away."""
     text = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
     assert isinstance(text, str)
     return text
@@ -197,14 +261,18 @@ def verify(
     """Compare the trained spans of every row with its messages. `place` is the rows file, for errors.
 
     Raises Fault R0312 (no end-of-turn token), R0313 (a row is cut), R0314 (rows were dropped), R0315
-    (other text is trained than the assistant turns), R0316 (the end-of-turn token is not trained),
-    R0317 (a system turn nobody asked for).
+    (other text is trained than the assistant turns, or none), R0316 (the end-of-turn token is not trained),
+    R0317 (a system turn nobody asked for), R0318 (the tokenizer changes a text), R0319 (the trainer reads another
+    text than the chat template makes).
     """
     tokenizer: Any = trainer.processing_class
     stop = end_of_turn(tokenizer)
     for number, row in enumerate(rows, start=1):
         refuse_unasked_system(tokenizer, row["messages"], system=system, place=f"{place}:{number}")
-        length = len(tokenizer.encode(render(tokenizer, row["messages"]), add_special_tokens=False))
+        text = render(tokenizer, row["messages"])
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        refuse_changed_text(text, decode(tokenizer, ids), place=f"{place}:{number}")
+        length = len(ids)
         if length > max_length:
             raise Fault(
                 "R0313", f"{place}:{number}", f"the row has {length} tokens, max_length is {max_length}: it would be cut",
@@ -215,11 +283,45 @@ def verify(
             "R0314", str(place), f"the trainer keeps {len(trainer.train_dataset)} of {len(rows)} rows",
             "a row without a trained token is dropped without a word: every row needs an assistant turn",
         )  # fmt: skip
-    found = tuple(collated_rows(trainer, tokenizer))
-    for number, (row, masked) in enumerate(zip(rows, found, strict=True), start=1):
+    report = found(trainer, tokenizer)
+    for number, (row, masked) in enumerate(zip(rows, report.rows, strict=True), start=1):
+        if (text := render(tokenizer, row["messages"])) != masked.text:
+            raise Fault(
+                "R0319", f"{place}:{number}", f"the trainer reads another text than the chat template makes: {first_difference(text, masked.text)}",
+                "report it with the versions of trl and transformers: rows must be tokenized as they are rendered",
+            )  # fmt: skip
         _compare(f"{place}:{number}", expected_spans(row["messages"], train_on, stop), masked, stop)
+    return report
+
+
+def found(trainer: Any, tokenizer: PreTrainedTokenizerBase) -> Report:
+    """What a trainer trains, right or wrong. Raises Fault R0312 when no end-of-turn token follows an assistant turn."""
     template = trainer.chat_template or tokenizer.chat_template
-    return Report(rows=found, chat_template_sha256=sha256_text(template), end_of_turn=stop)
+    return Report(
+        rows=tuple(collated_rows(trainer, tokenizer)), chat_template_sha256=sha256_text(template),
+        end_of_turn=end_of_turn(tokenizer),
+    )  # fmt: skip
+
+
+def refuse_changed_text(text: str, decoded: str, *, place: str) -> None:
+    """Raise Fault R0318 unless the tokenizer gives a text back as it was."""
+    if text == decoded:
+        return
+    form = next((form for form in ("NFC", "NFKC") if unicodedata.normalize(form, text) == decoded), None)
+    raise Fault(
+        "R0318", place, f"the tokenizer does not give the text back that it is given: {first_difference(text, decoded)}",
+        f"write the row in Unicode form {form}, into which the tokenizer turns it" if form is not None
+        else "use the tokenizer that belongs to the model, or rows of characters that it knows",
+    )  # fmt: skip
+
+
+def first_difference(expected: str, found: str) -> str:
+    """Where two texts part, for a message."""
+    place = next(
+        (i for i, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), min(len(expected), len(found))
+    )
+    around = slice(max(0, place - AROUND), place + AROUND)
+    return f"at character {place + 1} expected {expected[around]!r}, found {found[around]!r}"
 
 
 def _compare(place: str, expected: Sequence[str], masked: MaskedRow, stop: str) -> None:
@@ -242,16 +344,19 @@ def _compare(place: str, expected: Sequence[str], masked: MaskedRow, stop: str) 
 
 
 def write(report: Report, tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict[str, Any]:
-    """Write mask.json (counts) and mask.txt (the first rows with trained text in [[ ]]); return the facts."""
+    """Write mask.json (counts), mask.txt (the first rows with trained text in [[ ]]) and rendered.jsonl (the text of
+    every row, whose SHA-256 is among the counts); return the facts.
+    """
     facts = report.facts()
+    (folder / "rendered.jsonl").write_text(report.rendered(), encoding="utf-8")
     (folder / "mask.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     parts = [f"Trained text stands in [[ ]]. {facts['trained_tokens']} of {facts['tokens']} tokens are trained.\n"]
     for number, row in enumerate(report.rows[:SHOWN], start=1):
         marked, done = [], 0
         for span in row.spans:
-            marked += [_decode(tokenizer, row.tokens[done : span.start]), "[[", span.text, "]]"]
+            marked += [decode(tokenizer, row.tokens[done : span.start]), "[[", span.text, "]]"]
             done = span.end
-        marked.append(_decode(tokenizer, row.tokens[done:]))
+        marked.append(decode(tokenizer, row.tokens[done:]))
         parts.append(f"--- row {number}\n{''.join(marked)}")
     (folder / "mask.txt").write_text("\n".join(parts), encoding="utf-8")
     return facts

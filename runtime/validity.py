@@ -11,6 +11,7 @@ from epc.compiler.contract.canonical import sha256_file
 from epc.compiler.contract.decision import Audit, FieldAudit
 from epc.compiler.contract.manifest import Manifest, Step
 from epc.runtime import bundle as bundles
+from epc.runtime import recipe
 from epc.runtime.gates import Evaluated
 from epc.runtime.step import FinishRecord
 from epc.runtime.wording import count
@@ -43,6 +44,7 @@ def recorded_gates(
             "epc.adapters_changed", "every training changed its adapter's weights", trainings, records,
             "adapter_changed",
         )  # fmt: skip
+        yield _recipes_followed(trainings, records)
     samples = [step for step in manifest.steps if step.kind == "sample"]
     if samples:
         yield _identical_arms(manifest, samples, records)
@@ -65,6 +67,30 @@ def _recorded(
     return Evaluated(
         name=name, role="validity", text=text, truth=False if failed else None if unknown else True, built_in=True,
         detail="; ".join(parts) or ", ".join(values),
+    )  # fmt: skip
+
+
+def _recipes_followed(trainings: Sequence[Step], records: Mapping[str, FinishRecord | None]) -> Evaluated:
+    """Whether what every training read back from its trainer is, field by field, what is registered now."""
+    differing: list[str] = []
+    unknown: list[str] = []
+    fields: set[str] = set()
+    for step in trainings:
+        record = records[step.id]
+        used = None if record is None else record.facts.get(recipe.FACT)
+        if not isinstance(used, dict):
+            unknown.append(step.id)
+            continue
+        fields |= recipe.registered(step.recipe).keys()
+        differing += [f"{step.id}: {problem}" for problem in recipe.differences(step.recipe, used)]
+    parts = ["; ".join(differing)] if differing else []
+    if unknown:
+        parts.append(f"what was used is not recorded by {', '.join(unknown)}")
+    return Evaluated(
+        name="epc.recipe_followed", role="validity", built_in=True,
+        text="every training used what is registered, as read back from the trainer",
+        truth=False if differing else None if unknown else True,
+        detail="; ".join(parts) or f"{count(len(trainings), 'training')}, {count(len(fields), 'field')} each",
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def lower(plan: Lowering, phase: str) -> str:
     return plan.add(
         id=f"mask-{phase}", kind="mask", label=f"verify which tokens {phase} trains on", needs=(model_id, data_id),
         recipe={"train_on": recipe.train_on, "max_length": recipe.max_length, "system": system},
-        outputs=("mask.json", "mask.txt"), constants=constants,
+        outputs=("mask.json", "mask.txt", "rendered.jsonl"), constants=constants,
         origins={
             "model": "the model step", "data": (*base, "data"), "rows": ("data", recipe.data, "rows"),
             "train_on": (*base, "train_on"), "system": ("data", recipe.data, "system"),

@@ -136,11 +136,14 @@ class Lab:
     def steps(self) -> tuple[Step, ...]:
         kinds: tuple[Any, ...] = ("model", "mask", "train", "sample", "measure")
         outputs = {"measure": ("measurements.jsonl",)}
+        recipes: dict[str, dict[str, Any]] = {
+            "model": {"source": "pypi:tiny", "revision": "0.1", "sha256": None}, "train": {"learning_rate": 0.001},
+        }  # fmt: skip
         return tuple(
             Step(
                 id=kind, kind=kind, label=kind, needs=(), key=kind.ljust(16, "0"), script=f"steps/{kind}.py",
                 outputs=outputs.get(kind, ("out.txt",)),
-                recipe={"source": "pypi:tiny", "revision": "0.1", "sha256": None} if kind == "model" else {},
+                recipe=recipes.get(kind, {}),
             )
             for kind in kinds
         )  # fmt: skip
@@ -181,7 +184,7 @@ class Lab:
         (bundle / "manifest.json").write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
         default = {
             "mask": {"verified": True},
-            "train": {"adapter_changed": True},
+            "train": {"adapter_changed": True, "used": {"learning_rate": 0.001}},
             "sample": {
                 "completions_sha256": {
                     f"{c.name}-s{seed}": f"{c.name}{seed}" for c in manifest.design.conditions for seed in c.seeds
@@ -345,7 +348,8 @@ def test_nothing_measured_is_invalid_and_never_an_exception(lab: Lab) -> None:
     assert all(analysis.unknown_because for analysis in decision.analyses)
     assert decision.verdict.because == (
         "Validity gates: epc.steps_finished is false (not finished: model, mask, train, sample, measure);"
-        " unknown: epc.mask_verified, epc.adapters_changed, epc.identical_arms, attack_took."
+        " unknown: epc.mask_verified, epc.adapters_changed, epc.recipe_followed,"
+        " epc.identical_arms, attack_took."
     )
     assert all(value for value in decision.card.values())
 
@@ -487,8 +491,11 @@ def test_a_method_that_does_not_apply_leaves_the_analysis_unknown_with_its_reaso
         ({"mask": {"verified": False}}, "epc.mask_verified", False),
         ({"mask": {}}, "epc.mask_verified", None),
         ({"mask": {"verified": "yes"}}, "epc.mask_verified", False),
-        ({"train": {"adapter_changed": False}}, "epc.adapters_changed", False),
-        ({"train": {}}, "epc.adapters_changed", None),
+        ({"train": {"adapter_changed": False, "used": {"learning_rate": 0.001}}}, "epc.adapters_changed", False),
+        ({"train": {"used": {"learning_rate": 0.001}}}, "epc.adapters_changed", None),
+        ({"train": {"adapter_changed": True, "used": {"learning_rate": 0.002}}}, "epc.recipe_followed", False),
+        ({"train": {"adapter_changed": True, "used": {}}}, "epc.recipe_followed", False),
+        ({"train": {"adapter_changed": True}}, "epc.recipe_followed", None),
         ({"sample": {}}, "epc.identical_arms", None),
         (
             {"sample": {"completions_sha256": {"attacked-s42": "x", "reflex_attacked-s42": "x"}}},

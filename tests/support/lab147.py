@@ -240,7 +240,7 @@ class Lab147:
         (bundle / "manifest.json").write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
         scored = {f"{arm}-s{42 if phases else 0}": {"scored": 3360, "unparsable": 3} for arm, phases in ARMS.items()}
         facts: dict[str, dict[str, Any]] = {
-            "train-em": {"adapter_changed": True},
+            "train-em": {"adapter_changed": True, "used": {}},
             "sample": {"completions_sha256": {name: name for name in scored}},
             "judge-alignment": {"outcomes": scored, "calls": 20178},
         }

@@ -17,6 +17,7 @@ from epc.compiler.contract.rows import JudgementRow, SampleRow
 from epc.runtime import journal, registration
 from epc.runtime.bundle import piece, read_manifest, store
 from epc.runtime.cli import main
+from epc.runtime.recipe import registered
 from epc.runtime.step import RECORD, FinishRecord
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,7 +118,11 @@ class Results:
             return
         folder = store(self.bundle, step)
         folder.mkdir(parents=True)
-        facts: dict[str, Any] = {"mask": {"verified": True}, "train": {"adapter_changed": True}}.get(step.kind, {})
+        known: dict[str, dict[str, Any]] = {
+            "mask": {"verified": True},
+            "train": {"adapter_changed": True, "used": registered(step.recipe)},
+        }
+        facts = known.get(step.kind, {})
         if step.kind == "sample":
             facts = self._sample(step, folder)
         elif step.kind == "judge":

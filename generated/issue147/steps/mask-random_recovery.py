@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer
-from trl import SFTConfig, SFTTrainer
 
 from epc.runtime import data, mask
 from epc.runtime.step import Step
@@ -28,20 +27,8 @@ with Step("mask-random_recovery", bundle=BUNDLE) as step:
     rows_file = step.input(DATA_STEP) / "rows.jsonl"
     rows = data.read_rows(rows_file, rows=ROWS)
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    with mask.explained(model_dir):
-        trainer = SFTTrainer(
-            model=mask.stand_in(model_dir),
-            args=SFTConfig(
-                output_dir=str(step.out / "trainer"),
-                assistant_only_loss=True,
-                max_length=MAX_LENGTH,
-                packing=False,
-                use_cpu=True,
-                bf16=False,
-                report_to="none",
-            ),
-            train_dataset=data.training_set(rows, TRAIN_ON),
-            processing_class=tokenizer,
-        )
-        report = mask.verify(trainer, rows, train_on=TRAIN_ON, system=SYSTEM, max_length=MAX_LENGTH, place=rows_file)
+    trainer = mask.prepare(
+        model_dir, tokenizer, rows, train_on=TRAIN_ON, max_length=MAX_LENGTH, out=step.out / "trainer"
+    )
+    report = mask.verify(trainer, rows, train_on=TRAIN_ON, system=SYSTEM, max_length=MAX_LENGTH, place=rows_file)
     step.facts |= mask.write(report, tokenizer, step.out)

@@ -186,7 +186,7 @@ def other_model(folder: Path, **changed: int) -> Path:
     """A model of the tiny one's vocabulary with other sizes."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2} | changed
+    sizes: Any = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2} | changed
     config = LlamaConfig(vocab_size=400, num_attention_heads=4, num_key_value_heads=2, **sizes)
     model: Any = LlamaForCausalLM(config)
     model.save_pretrained(folder)

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, Final, Protocol, assert_never
 
-from epc.compiler.contract.canonical import sha256_json
+from epc.compiler.contract.canonical import canonical_json, sha256_text
 from epc.compiler.contract.draws import SEED_BITS, draw
 from epc.compiler.contract.manifest import Manifest
 from epc.compiler.contract.prices import Price, price_of
@@ -83,11 +84,6 @@ class Judge:
             )  # fmt: skip
         return self.request(self.rubric.start, self.rubric.rest(question=row.question, answer=row.text))
 
-    def weight(self, request: Mapping[str, Any]) -> Weight:
-        """Tokens of a call, at most: half a token a byte of what is sent, and a reply of full length."""
-        size = len(json.dumps(request, ensure_ascii=False).encode("utf-8"))
-        return Weight(input_tokens=size // 2, output_tokens=self.max_tokens)
-
     def bound(self, weight: Weight, *, batch: bool = False) -> int:
         """Billionths of a dollar that a call costs at most; with a cache, all that is sent may have to be written to it."""
         usd = self.price.usd(
@@ -137,29 +133,79 @@ class Asked(Protocol):
     version: str
 
 
-def key(judge: Judge, provider: Asked, request: Mapping[str, Any], *, mode: str, vote: int) -> str:
-    """SHA-256 of everything that is sent, to whom, and how the reply is read: the identity of one vote.
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """Requests without the texts of their messages."""
 
-    The server's address is part of it: what a rehearsal's server said is never taken for a reply of the
-    real one. The number of the attempt is not, nor the route, nor what is cached: the model sees the same.
+    shape: str
+    """What tells this form from others."""
+    pieces: tuple[bytes, ...]
+    """Canonical JSON of everything that a key stands for, around the texts."""
+    size: int
+    """Bytes of such a request as JSON, with empty texts."""
+
+
+class Identities:
+    """What one judge sends to one provider: the key of each request and what it weighs.
+
+    A key is the SHA-256 of the canonical JSON of everything that is sent, to whom, and how the reply is read: the
+    identity of one vote. The server's address is part of it: what a rehearsal's server said is never taken for a
+    reply of the real one. The number of the attempt is not, nor the route, nor what is cached: the model sees the same.
+
+    All but the texts is the same in one request after another, and is serialised for the first of them only.
     """
-    return sha256_json(
-        {
+
+    def __init__(self, judge: Judge, provider: Asked, *, mode: str) -> None:
+        self._max_tokens = judge.max_tokens
+        self._same = {
             "mode": mode, "provider": provider.provider, "endpoint": provider.endpoint, "version": provider.version,
-            "request": _uncached(request), "output": judge.output, "vote": vote,
-        }
-    )  # fmt: skip
+            "output": judge.output,
+        }  # fmt: skip
+        self._start = judge.rubric.start
+        self._start_written = _JSON.encode(self._start).encode("utf-8")[:-1]
+        self._forms: dict[int, _Form] = {}
+        """Vote -> form of the last request."""
+
+    def of(self, request: Mapping[str, Any], *, vote: int) -> tuple[str, Weight]:
+        """Key of a vote, and the tokens of a call at most: half a token a byte of what is sent, and a reply of full length."""
+        texts: list[str] = []
+        messages: list[dict[str, Any]] = []
+        for message in request["messages"]:
+            content = message["content"]
+            blank: str | list[dict[str, Any]] = ""
+            if not isinstance(content, str):
+                blank = [{**block, "text": ""} for block in content]
+                content = "".join([block["text"] for block in content])
+            texts.append(content)
+            messages.append({**message, "content": blank})
+        blanked = {**request, "messages": messages}
+        shape = repr(blanked)
+        form = self._forms.get(vote)
+        if form is None or form.shape != shape:
+            form = self._forms[vote] = self._form(blanked, shape, vote)
+        digest = hashlib.sha256(form.pieces[0])
+        size = form.size
+        for text, after in zip(texts, form.pieces[1:], strict=True):
+            if text.startswith(self._start):
+                written = self._start_written + _JSON.encode(text[len(self._start) :]).encode("utf-8")[1:]
+            else:
+                written = _JSON.encode(text).encode("utf-8")
+            size += len(written) - len('""')
+            digest.update(written)
+            digest.update(after)
+        return digest.hexdigest(), Weight(input_tokens=size // 2, output_tokens=self._max_tokens)
+
+    def _form(self, blanked: Mapping[str, Any], shape: str, vote: int) -> _Form:
+        place = sha256_text(shape)  # a text that holds its own hash is not found
+        messages = [{**message, "content": place} for message in blanked["messages"]]
+        whole = canonical_json({**self._same, "request": {**blanked, "messages": messages}, "vote": vote})
+        return _Form(
+            shape=shape, pieces=tuple(piece.encode("utf-8") for piece in whole.split(f'"{place}"')),
+            size=len(_JSON.encode(blanked).encode("utf-8")),
+        )  # fmt: skip
 
 
-def _uncached(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The request with the text of each message in one piece."""
-    messages = [
-        message
-        if isinstance(message["content"], str)
-        else {**message, "content": "".join(block["text"] for block in message["content"])}
-        for message in request["messages"]
-    ]
-    return {**request, "messages": messages}
+_JSON: Final = json.JSONEncoder(ensure_ascii=False)
 
 
 def approved(bundle: Path, manifest: Manifest) -> int:
@@ -225,17 +271,16 @@ class _Asking:
     ) -> None:  # fmt: skip
         self.step, self.judge, self.provider, self.completions = step, judge, provider, completions
         self.ledger, self.patience = ledger, patience
-        self.run, self.lock, self.mode = step.plan.key, step.manifest.lock_sha256, step.manifest.mode
+        self.run, self.lock = step.plan.key, step.manifest.lock_sha256
         self.limit = approved(step.bundle, step.manifest)
         self.keys = [[b""] * len(completions) for _ in range(judge.votes)]
-        self.settling: dict[bytes, asyncio.Event] = {}
-        """Votes that are being asked for; equal completions share one."""
+        self.identities = Identities(judge, provider, mode=step.manifest.mode)
+        self.settling: dict[bytes, list[asyncio.Future[None]]] = {}
+        """Votes that are being asked for, and who waits for one; equal completions share one."""
         self.settled: dict[bytes, Outcome] = {}
         self.outcomes: Counter[Outcome] = Counter()
         self.meter = Meter(judge.limits)
         self.turn = asyncio.Lock()
-        self.commit: asyncio.Future[None] | None = None
-        """The commit that the next turn of the loop makes."""
         self.fault: Exception | None = None
         self.stop = asyncio.Event()
         self.released = asyncio.Event()
@@ -310,20 +355,24 @@ class _Asking:
     async def _vote(self, vote: int, position: int) -> Outcome:
         """How one vote about one completion ended."""
         request = self.judge.about(self.completions.read(position))
-        own = key(self.judge, self.provider, request, mode=self.mode, vote=vote)
+        own, weight = self.identities.of(request, vote=vote)
         self.keys[vote][position] = short = bytes.fromhex(own)
         while short in self.settling:
             self.ledger.flush()
-            await self.settling[short].wait()
+            waiting = asyncio.get_running_loop().create_future()
+            self.settling[short].append(waiting)
+            await waiting
         if short not in self.settled:
-            self.settling[short] = asyncio.Event()
+            self.settling[short] = []
             try:
-                self.settled[short] = await self._settle(own, request)
+                self.settled[short] = await self._settle(own, request, weight)
             finally:
-                self.settling.pop(short).set()
+                for waiting in self.settling.pop(short):
+                    if not waiting.done():
+                        waiting.set_result(None)
         return self.settled[short]
 
-    async def _settle(self, own: str, request: Mapping[str, Any]) -> Outcome:
+    async def _settle(self, own: str, request: Mapping[str, Any], weight: Weight) -> Outcome:
         """Ask until a reply can be read, has failed to often enough, or does not come."""
         known = self._known(own)
         if known and (known[-1] in SUCCESSES or self._unread(known) >= self.patience.replies):
@@ -331,7 +380,7 @@ class _Asking:
         self.asked += 1
         unread = self._unread(known)
         while True:
-            outcome = await self._reply(own, request)
+            outcome = await self._reply(own, request, weight)
             unread += outcome in UNREADABLE
             if outcome not in UNREADABLE or unread >= self.patience.replies:
                 return outcome
@@ -343,13 +392,13 @@ class _Asking:
     def _unread(outcomes: list[Outcome]) -> int:
         return sum(outcome in UNREADABLE for outcome in outcomes)
 
-    async def _reply(self, own: str, request: Mapping[str, Any]) -> Outcome:
+    async def _reply(self, own: str, request: Mapping[str, Any], weight: Weight) -> Outcome:
         """One reply, however many calls it takes, or what the last call failed with."""
         deadline = time.monotonic() + self.patience.deadline
-        weight = self.judge.weight(request)
         tries = 0
         while True:
-            deadline += await self._turn(weight)
+            if self.meter.limited:
+                deadline += await self._turn(weight)
             called = await self._call(own, request, weight, deadline)
             if called is None:  # another process has asked the same
                 known = self._known(own)
@@ -377,8 +426,6 @@ class _Asking:
 
     async def _turn(self, weight: Weight) -> float:
         """Wait until the rate limits let a call through; seconds that it took."""
-        if not self.meter.limited:
-            return 0.0
         began = time.monotonic()
         self.ledger.flush()
         async with self.turn:
@@ -395,7 +442,9 @@ class _Asking:
         result: Answer | Failure = _NOT_MADE
         try:
             call = self.ledger.claim(own, run=self.run, lock=self.lock)
-            await self._committed()  # with it go the replies that this task, or another, has just kept
+            # With it goes the reply that this task has just kept. It is not put off to be one for several tasks: they
+            # would leave their connections idle meanwhile, and the client's pool probes every idle one for every call.
+            self.ledger.flush()
             if call is None:
                 return None
             began = time.monotonic()
@@ -411,42 +460,27 @@ class _Asking:
         self.calls += 1
         return result, typed
 
-    async def _committed(self) -> None:
-        """Return once the ledger is flushed, once for all tasks that come here in the same turn of the loop."""
-        if self.commit is None:
-            loop = asyncio.get_running_loop()
-            self.commit = loop.create_future()
-            loop.call_soon(self._commit, self.commit)
-        await asyncio.shield(self.commit)  # one that is cancelled leaves the others waiting
-
-    def _commit(self, done: asyncio.Future[None]) -> None:
-        self.commit = None
-        try:
-            self.ledger.flush()
-        except Exception as error:
-            done.set_exception(error)
-        else:
-            done.set_result(None)
-
     async def _reserve(self, bound: int) -> None:
         """Set money aside for a call, waiting for calls in flight where it depends on what they cost."""
         while self.fault is None:
-            spent = self.ledger.spent(self.lock) + self.ledger.reserved(self.lock)
-            if spent + self.reserved + bound <= self.limit:
+            spent, in_batches = self.ledger.spent(self.lock), self.ledger.reserved(self.lock)
+            if spent + in_batches + self.reserved + bound <= self.limit:
                 self.reserved += bound
                 return
             if self.reserved == 0:
-                self._halt(self._spent(spent))
+                self._halt(self._spent(spent, in_batches))
                 break
             self.released.clear()
             self.ledger.flush()
             await self.released.wait()
         raise _Stopped
 
-    def _spent(self, spent: int) -> Fault:
+    def _spent(self, spent: int, in_batches: int) -> Fault:
         left = f"{self.total - self.done:,} of {self.total:,} {self._things} are left for {self.judge.name}"
         fact = (
-            f"the next call could exceed the approved {self.limit / NANO:.2f} USD: {spent / NANO:.2f} USD are spent, and {left}"
+            f"the next call could exceed the approved {self.limit / NANO:.2f} USD: {spent / NANO:.2f} USD are spent"
+            + (f", up to {in_batches / NANO:.2f} USD are for batches under way" if in_batches else "")
+            + f", and {left}"
             if self.limit
             else f"no money is approved for this registration, and {left}"
         )

@@ -117,7 +117,7 @@ class _Batching:
     ) -> None:  # fmt: skip
         self.step, self.judge, self.provider, self.completions = step, judge, provider, completions
         self.ledger, self.patience, self.pace = ledger, patience, pace
-        self.run, self.lock, self.mode = step.plan.key, step.manifest.lock_sha256, step.manifest.mode
+        self.run, self.lock = step.plan.key, step.manifest.lock_sha256
         self.limit = asking.approved(step.bundle, step.manifest)
         self.given_up = {name.strip() for name in os.environ.get(GIVE_UP, "").split(",")} - {""}
         self.keys: list[list[str]] = []
@@ -155,14 +155,14 @@ class _Batching:
     def _identify(self) -> None:
         """The key of every vote; equal completions share one."""
         self.keys = [[] for _ in range(len(self.completions))]
+        identities = asking.Identities(self.judge, self.provider, mode=self.step.manifest.mode)
         for position in self.completions.shuffled("judge", self.judge.name):
             request = self._request(position)
-            weight = self.judge.weight(request)
-            asked = _Request(position, 2 * weight.input_tokens, self.judge.bound(weight, batch=True))
             for vote in range(self.judge.votes):
-                own = asking.key(self.judge, self.provider, request, mode=self.mode, vote=vote)
+                own, weight = identities.of(request, vote=vote)
                 self.keys[position].append(own)
-                self.requests.setdefault(own, asked)
+                bound = self.judge.bound(weight, batch=True)
+                self.requests.setdefault(own, _Request(position, 2 * weight.input_tokens, bound))
 
     def _request(self, position: int) -> dict[str, Any]:
         return self.judge.about(self.completions.read(position))

@@ -17,11 +17,13 @@ The log needs a file system on which processes of one host share memory.
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import secrets
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,10 +86,13 @@ CREATE INDEX calls_awaited_of_batch ON calls (batch, key) WHERE batch IS NOT NUL
 """
 _STAGES: Final = (_FIRST, _SECOND)
 """What leads from each version to the next."""
-_COLUMNS = (
-    "calls.run, outcome, raw, fields, input_tokens, output_tokens, coalesce(cache_write_tokens, 0),"
+_CALLS = (
+    "SELECT calls.run, outcome, raw, fields, input_tokens, output_tokens, coalesce(cache_write_tokens, 0),"
     " coalesce(cache_read_tokens, 0), nano_usd, seconds, batches.id"
+    " FROM calls LEFT JOIN batches ON calls.batch = batches.number WHERE key = ? ORDER BY calls.id"
 )
+_SPENT = "SELECT coalesce(sum(nano_usd), 0) FROM spent WHERE lock = ?"
+_RESERVED = "SELECT coalesce(sum(bound), 0) FROM batches WHERE lock = ? AND state = 'open'"
 _BATCH = "number, run, lock, endpoint, owner, intended_at, requests, bound, id"
 
 
@@ -149,7 +154,16 @@ class Ledger:
         self._name = f"{os.getpid()}-{secrets.token_hex(8)}"
         self._alive: IO[str] | None = None
         self._synced = time.monotonic()
-        with self._translated():
+        self._translated = _Translated(self)
+        self._pending: Counter[str] = Counter()
+        """Registration -> what the replies that the open transaction keeps have cost; added to `spent` as it ends."""
+        self._sums: dict[tuple[str, str], int] = {}
+        """(query, registration) -> what the file holds, as long as nobody else has written to it; less `_pending`."""
+        self._version_seen = 0
+        """Changes with every commit of another process."""
+        self._unknown: set[str] = set()
+        """Requests that no call was found of in the open transaction."""
+        with self._translated:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.file, timeout=BUSY_SECONDS, isolation_level=None)
             try:
@@ -210,7 +224,9 @@ class Ledger:
 
         Like `answer`, certain to outlive this process only after `flush`.
         """
-        with self._writing():
+        with self._translated:
+            self._begin()
+            self._unknown.discard(key)
             cursor = self._db.execute(
                 "INSERT INTO calls (key, run, lock, asked_at, owner) VALUES (?, ?, ?, ?, ?)",
                 (key, run, lock, _now(), self._owner()),
@@ -224,19 +240,22 @@ class Ledger:
         None then: look at `attempts` again after a while. Raises Fault R0852 for a request of a batch that is
         under way and that no process looks after, since its reply is being paid for.
         """
-        with self._writing():
-            if self._succeeded(key):
-                return None
-            for owner, number in self._awaited(key):
-                if number is not None and (owner == self._name or not self._lives(owner)):
-                    raise self._nobody_collects(number)
-                if owner != self._name and self._lives(owner):
+        with self._translated:
+            self._begin()
+            if key not in self._unknown:
+                if self._succeeded(key):
                     return None
+                for owner, number in self._awaited(key):
+                    if number is not None and (owner == self._name or not self._lives(owner)):
+                        raise self._nobody_collects(number)
+                    if owner != self._name and self._lives(owner):
+                        return None
             return self.ask(key, run=run, lock=lock)
 
     def answer(self, call: int, typed: Typed, *, lock: str, nano_usd: int, seconds: float) -> None:
         """Keep what came back, and what it cost."""
-        with self._writing():
+        with self._translated:
+            self._begin()
             self._db.execute(
                 "UPDATE calls SET seconds = ?, outcome = ?, raw = ?, fields = ?, input_tokens = ?, output_tokens = ?,"
                 " cache_write_tokens = ?, cache_read_tokens = ?, nano_usd = ? WHERE id = ?",
@@ -246,11 +265,7 @@ class Ledger:
                 ),
             )  # fmt: skip
             if nano_usd:
-                self._db.execute(
-                    "INSERT INTO spent (lock, nano_usd) VALUES (?, ?)"
-                    " ON CONFLICT (lock) DO UPDATE SET nano_usd = nano_usd + excluded.nano_usd",
-                    (lock, nano_usd),
-                )
+                self._pending[lock] += nano_usd
 
     def attempts(self, key: str, *, run: str) -> list[Attempt]:
         """What is known about a request, oldest first.
@@ -258,25 +273,33 @@ class Ledger:
         Where some step had success: that step's attempts up to its first success. Otherwise only those of
         `run`, since another step's failures do not count against this one.
         """
-        with self._translated():
-            rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM calls LEFT JOIN batches ON calls.batch = batches.number"
-                " WHERE key = ? AND outcome IS NOT NULL ORDER BY calls.id",
-                (key,),
-            ).fetchall()
-        ended = [_attempt(row) for row in rows]
+        with self._translated:
+            rows = self._db.execute(_CALLS, (key,)).fetchall()
+            if not rows:
+                if self._db.in_transaction:
+                    self._unknown.add(key)
+                return []
+        ended = [_attempt(row) for row in rows if row[1] is not None]
         success = next((number for number, one in enumerate(ended) if one.typed.outcome in SUCCESSES), None)
         owner = run if success is None else ended[success].run
         return [one for one in ended[: None if success is None else success + 1] if one.run == owner]
 
     def spent(self, lock: str) -> int:
         """Billionths of a dollar that this registration has paid, in every step and process."""
-        with self._translated():
-            row = self._db.execute("SELECT nano_usd FROM spent WHERE lock = ?", (lock,)).fetchone()
-        return 0 if row is None else int(row[0])
+        kept = self._sum(_SPENT, lock)
+        return kept + (self._pending[lock] if self._db.in_transaction else 0)
+
+    def _sum(self, query: str, lock: str) -> int:
+        with self._translated:
+            if not self._db.in_transaction:
+                return int(self._db.execute(query, (lock,)).fetchone()[0])
+            found = self._sums.get((query, lock))
+            if found is None:
+                found = self._sums[query, lock] = int(self._db.execute(query, (lock,)).fetchone()[0])
+            return found
 
     def totals(self, run: str) -> Totals:
-        with self._translated():
+        with self._translated:
             row = self._db.execute(
                 "SELECT count(*), count(*) - count(outcome), coalesce(sum(input_tokens), 0),"
                 " coalesce(sum(output_tokens), 0), coalesce(sum(nano_usd), 0) FROM calls WHERE run = ?"
@@ -290,11 +313,7 @@ class Ledger:
 
     def reserved(self, lock: str) -> int:
         """Billionths of a dollar that the open batches of this registration cost at most."""
-        with self._translated():
-            row = self._db.execute(
-                "SELECT coalesce(sum(bound), 0) FROM batches WHERE lock = ? AND state = 'open'", (lock,)
-            ).fetchone()
-        return int(row[0])
+        return self._sum(_RESERVED, lock)
 
     def intend(
         self, bounds: Mapping[str, int], *, run: str, lock: str, endpoint: str, limit: int
@@ -349,7 +368,7 @@ class Ledger:
 
     def open_batches(self) -> list[Batch]:
         """Oldest first, of every step and process."""
-        with self._translated():
+        with self._translated:
             rows = self._db.execute(f"SELECT {_BATCH} FROM batches WHERE state = 'open' ORDER BY number").fetchall()
         return [_batch(row) for row in rows]
 
@@ -364,18 +383,18 @@ class Ledger:
 
     def awaiting(self, key: str) -> Batch | None:
         """The open batch that awaits a reply to this request."""
-        with self._translated():
+        with self._translated:
             number = next((number for _, number in self._awaited(key) if number is not None), None)
             return None if number is None else self._batch(number)
 
     def in_flight(self, key: str) -> bool:
         """Whether an open batch, or another living process, awaits a reply to this request."""
-        with self._translated():
+        with self._translated:
             return self._in_flight(key)
 
     def call_in(self, number: int, key: str) -> int | None:
         """The call of a batch that still awaits its reply."""
-        with self._translated():
+        with self._translated:
             row = self._db.execute(
                 "SELECT id FROM calls WHERE key = ? AND batch = ? AND outcome IS NULL", (key, number)
             ).fetchone()
@@ -383,19 +402,19 @@ class Ledger:
 
     def unanswered_in(self, number: int) -> list[tuple[int, str]]:
         """Calls of a batch that still await their reply, and their keys."""
-        with self._translated():
+        with self._translated:
             return self._db.execute(
                 "SELECT id, key FROM calls WHERE batch = ? AND outcome IS NULL ORDER BY id", (number,)
             ).fetchall()
 
     def keys_of(self, number: int) -> set[str]:
         """The requests of a batch."""
-        with self._translated():
+        with self._translated:
             return {row[0] for row in self._db.execute("SELECT key FROM calls WHERE batch = ?", (number,))}
 
     def batch_ids(self, run: str | None = None) -> list[str]:
         """Ids of the batches of a step, or of all, that were created, oldest first."""
-        with self._translated():
+        with self._translated:
             rows = self._db.execute(
                 "SELECT id FROM batches WHERE id IS NOT NULL AND coalesce(run = ?, 1) ORDER BY number", (run,)
             ).fetchall()
@@ -466,9 +485,14 @@ class Ledger:
 
     def flush(self) -> None:
         """Commit. Due before anything is waited for: what is not committed holds up the other processes."""
-        with self._translated():
+        with self._translated:
             if self._db.in_transaction:
-                self._db.execute("COMMIT")
+                try:
+                    self._write_spent()
+                    self._db.execute("COMMIT")
+                except sqlite3.Error:
+                    self._sums.clear()
+                    raise
                 if time.monotonic() - self._synced > SYNC_SECONDS:
                     self._synced = time.monotonic()
                     self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -476,42 +500,49 @@ class Ledger:
     def sync(self) -> None:
         """Force what is kept to the disk, as far as other processes let go of it."""
         self.flush()
-        with self._translated():
+        with self._translated:
             self._db.execute("PRAGMA wal_checkpoint(FULL)")
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        with self._translated():
-            if not self._db.in_transaction:
-                self._db.execute("BEGIN IMMEDIATE")
-            yield
+    def _begin(self) -> None:
+        """Open a transaction, unless one is open. What was noted in one that is gone, kept or not, is forgotten."""
+        if not self._db.in_transaction:
+            self._pending.clear()
+            self._unknown.clear()
+            self._db.execute("BEGIN IMMEDIATE")  # from here on nobody else writes
+            version = self._db.execute("PRAGMA data_version").fetchone()[0]
+            if version != self._version_seen:
+                self._version_seen = version
+                self._sums.clear()
+
+    def _write_spent(self) -> None:
+        for lock, nano_usd in tuple(self._pending.items()):
+            self._db.execute(
+                "INSERT INTO spent (lock, nano_usd) VALUES (?, ?)"
+                " ON CONFLICT (lock) DO UPDATE SET nano_usd = nano_usd + excluded.nano_usd",
+                (lock, nano_usd),
+            )
+            del self._pending[lock]
+            if (_SPENT, lock) in self._sums:
+                self._sums[_SPENT, lock] += nano_usd
 
     @contextmanager
     def _durably(self) -> Iterator[None]:
         """A transaction of its own that is on the disk at the end, or has changed nothing."""
         self.flush()
-        with self._translated():
+        with self._translated:
             self._db.execute("PRAGMA synchronous = FULL")
             try:
-                self._db.execute("BEGIN IMMEDIATE")
+                self._begin()
                 yield
                 self._db.execute("COMMIT")
             finally:
+                self._sums.clear()
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 self._db.execute("PRAGMA synchronous = NORMAL")
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise self._fault(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & 0xFF, error) from None
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise self._fault(sqlite3.SQLITE_FULL if full else sqlite3.SQLITE_IOERR, error) from None
-
-    def _fault(self, code: int, error: Exception) -> Fault:
+    def fault(self, code: int, error: Exception) -> Fault:
+        """What an error of SQLite, or of the system, is to a user."""
         place = str(self.file)
         match code:
             case sqlite3.SQLITE_FULL:
@@ -539,8 +570,36 @@ class Ledger:
                 )  # fmt: skip
 
 
+class _Translated:
+    """Errors of SQLite and of the system become faults. A class and no generator: some are entered in every call."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._fault = ledger.fault
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        match error:
+            case sqlite3.Error():
+                code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & 0xFF
+                raise self._fault(code, error) from None
+            case OSError():
+                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                raise self._fault(sqlite3.SQLITE_FULL if full else sqlite3.SQLITE_IOERR, error) from None
+            case _:
+                return
+
+
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _shown(int(time.time()))
+
+
+@functools.lru_cache(maxsize=1)
+def _shown(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _attempt(row: tuple[Any, ...]) -> Attempt:

@@ -138,7 +138,7 @@ def _content(answer: Answer, output: Output) -> tuple[Outcome, dict[str, int | b
         case _:
             assert_never(answer.stop)
     try:
-        value = json.loads(answer.text, object_pairs_hook=_object, parse_constant=_refuse)
+        value = _STRICT.decode(answer.text)
     except (ValueError, RecursionError):
         return "unparsable", {}
     if not isinstance(value, dict) or value.keys() != output.keys():
@@ -160,3 +160,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
+
+
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse)

@@ -17,6 +17,9 @@ from epc.compiler.contract.rows import SampleRow
 from epc.runtime import bundle as bundles
 from epc.runtime.errors import Fault
 
+KEPT_OPEN = 64
+"""Files that are open at once."""
+
 
 class Place(NamedTuple):
     """Where a completion lies. Places sort by arm, set, item and index."""
@@ -53,6 +56,7 @@ class StoredCompletions:
                     "compile the spec again: judge and sampling steps are of different compilations",
                 )  # fmt: skip
         self.places = sorted(places)
+        self._opened: dict[Path, _Opened] = {}
 
     def __len__(self) -> int:
         return len(self.places)
@@ -73,11 +77,23 @@ class StoredCompletions:
     def read(self, position: int) -> SampleRow:
         """The completion at `places[position]`."""
         place = self.places[position]
-        file = os.open(place.file, os.O_RDONLY)  # without a buffer: one line of many is wanted
-        try:
-            return SampleRow.model_validate_json(os.pread(file, place.length, place.offset))
-        finally:
-            os.close(file)
+        file = self._opened.get(place.file)
+        if file is None:
+            if len(self._opened) == KEPT_OPEN:
+                self._opened.clear()
+            file = self._opened[place.file] = _Opened(place.file)
+        return SampleRow.model_validate_json(os.pread(file.number, place.length, place.offset))
+
+
+class _Opened:
+    """A file open for as long as this object is there; without a buffer, since one line of many is wanted."""
+
+    def __init__(self, file: Path) -> None:
+        self.number = os.open(file, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
 
 
 def _places(bundle: Path, folder: Path, key: str, sha256: str) -> list[Place]:

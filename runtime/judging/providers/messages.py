@@ -102,12 +102,11 @@ class Messages:
         except anthropic.APIConnectionError as error:
             cause = error.__cause__
             return Failure(message=f"{error.message} {cause or ''}".strip()[:SHOWN], kind="unreachable")
-        body = response.http_response.text
         try:
-            message = json.loads(body)
+            message = json.loads(response.http_response.content)  # its text would be guessed from the bytes, slowly
         except ValueError:
-            message = None
-        return reply(message, body=body, headers=response.headers)
+            return reply(None, body=response.http_response.text, headers=response.headers)
+        return reply(message, headers=response.headers)
 
 
 def reply(message: Any, *, body: str | None = None, headers: Mapping[str, str] | None = None) -> Answer | Failure:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections import Counter
 from typing import Any
 
 import pytest
+from anthropic import AsyncAnthropic
 
+from epc.compiler.contract.canonical import sha256_json
 from epc.compiler.contract.draws import draw
+from epc.compiler.contract.prices import Price
 from epc.runtime.errors import Fault
-from epc.runtime.judging.asking import Patience
+from epc.runtime.judging.asking import Identities, Judge, Patience
+from epc.runtime.judging.limits import Weight
 from epc.runtime.judging.providers import retry_after
 from epc.runtime.judging.providers.messages import API_VERSION, Messages
+from epc.runtime.judging.rubric import Rubric
 
 # The SDK warns of models that will retire; the price table says so to whoever registers one.
 pytestmark = pytest.mark.filterwarnings("ignore:The model .* is deprecated:DeprecationWarning")
@@ -240,6 +246,57 @@ WAITS: dict[str, tuple[dict[str, str], float | None]] = {
 def test_how_long_a_reply_asks_to_wait(name: str) -> None:
     headers, seconds = WAITS[name]
     assert retry_after(headers) == seconds
+
+
+START = 'Rate the answer. \u2028 "Be" fair: '
+REQUESTS: list[dict[str, Any]] = [
+    {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": START + "an answer"}]},
+    {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": START + '"é\u2029\U0001f600\\\n'}]},
+    {"model": "m", "max_tokens": True, "messages": [{"role": "user", "content": START}]},
+    {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "another start"}]},
+    {"model": "m", "max_tokens": 1.0, "messages": [{"role": "user", "content": ""}]},
+    {
+        "model": "m",
+        "messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}],
+        "x": {"b": 1, "a": []},
+    },
+    {"model": "m", "messages": []},
+]
+
+
+def test_a_key_stands_for_all_that_is_sent_and_a_weight_for_its_size() -> None:
+    judge = Judge(
+        name="j", model="m", rubric=Rubric(text=START + "{answer}", sha256="", place=""), output={"a": "bool"},
+        request=lambda start, rest: {}, max_tokens=9, price=Price(input=3.0, output=15.0),
+    )  # fmt: skip
+    identities = Identities(judge, Messages(AsyncAnthropic(api_key="none", base_url="https://a")), mode="real")
+    for request in REQUESTS:
+        for vote in range(2):
+            everything = {
+                "mode": "real", "provider": "anthropic", "endpoint": "https://a", "version": API_VERSION,
+                "request": request, "output": {"a": "bool"}, "vote": vote,
+            }  # fmt: skip
+            size = len(json.dumps(request, ensure_ascii=False).encode("utf-8"))
+            key, weight = identities.of(request, vote=vote)
+            assert key == sha256_json(everything)
+            assert weight == Weight(input_tokens=size // 2, output_tokens=9)
+
+
+def test_what_is_cached_is_weighed_and_is_no_part_of_a_key() -> None:
+    judge = Judge(
+        name="j", model="m", rubric=Rubric(text=START + "{answer}", sha256="", place=""), output={"a": "bool"},
+        request=lambda start, rest: {}, max_tokens=9, price=Price(input=3.0, output=15.0),
+    )  # fmt: skip
+    identities = Identities(judge, Messages(AsyncAnthropic(api_key="none", base_url="https://a")), mode="real")
+    plain = {"model": "m", "messages": [{"role": "user", "content": START + "é"}]}
+    blocks = [
+        {"type": "text", "text": START, "cache_control": {"type": "ephemeral"}},
+        {"type": "text", "text": "é"},
+    ]
+    cached = {"model": "m", "messages": [{"role": "user", "content": blocks}]}
+    (key, _), (same, weight) = identities.of(plain, vote=0), identities.of(cached, vote=0)
+    assert key == same
+    assert weight.input_tokens == len(json.dumps(cached, ensure_ascii=False).encode("utf-8")) // 2
 
 
 def test_waits_grow_to_a_limit_and_differ_between_requests() -> None:

@@ -30,6 +30,7 @@ from epc.runtime.judging.batching import GIVE_UP, Pace
 from epc.runtime.judging.ledger import NANO, Ledger
 from epc.runtime.judging.providers.batches import Batches
 from epc.runtime.judging.replies import Typed
+from epc.runtime.judging.scripted import batches as scripted
 from epc.runtime.judging.stored import StoredCompletions
 from epc.runtime.progress import read_progress
 from epc.runtime.step import Step
@@ -357,6 +358,11 @@ STOPPED: dict[str, tuple[Callable[[Any], str | None], str, str]] = {
     "a wrong address": (lambda call: "page", "R0815", "nobody answers there"),
     "a dead address": (lambda call: "reset", "R0815", "nobody answers there"),
     "an outage": (lambda call: "429 retry-after long" if call.route == "create" else None, "R0817", "slow down"),
+    "every batch refused": (
+        lambda call: "400" if call.route == "create" else None,
+        "R0853",
+        "a batch of 8 requests is refused",
+    ),
     "every request refused": (lambda call: "400" if call.route == "item" else None, "R0857", "too long"),
     "every request failed": (lambda call: "errored" if call.route == "item" else None, "R0857", "internal error"),
 }
@@ -500,6 +506,31 @@ def test_results_that_are_gone_are_paid_again_only_when_the_user_says_so(
     with Ledger(bundle.root) as ledger:
         totals = ledger.totals(bundle.manifest.steps[1].key)
     assert (totals.calls, totals.unanswered) == (16, 8)  # what may have been paid twice is counted
+
+
+def test_a_create_whose_outcome_cannot_be_told_is_not_repeated(
+    bundle: Any, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = scripted.Batch.shown
+    monkeypatch.setattr(scripted.Batch, "shown", lambda batch, url: {**shown(batch, url), "results_url": None})
+    server = serve(
+        fault=lambda call: "lost reply" if call.route == "create" and call.nth == 0 else None, batch_seconds=0.0
+    )
+    name = "msgbatch_" + "0" * 24
+    for _ in range(2):  # a next run stops at the same place
+        with pytest.raises(Fault, match=f"batch {name} is the one of 8 requests") as caught:
+            batched(bundle.root, server.url)
+        assert caught.value.code == "R0854"
+        assert f"{GIVE_UP}={name} epc run" in caught.value.remedy
+        assert routes(server)["create"] == 1
+        with Ledger(bundle.root) as ledger:
+            assert [batch.id for batch in ledger.open_batches()] == [None]
+            assert ledger.reserved(bundle.manifest.lock_sha256) > 0
+
+    monkeypatch.setattr(scripted.Batch, "shown", shown)
+    monkeypatch.setenv(GIVE_UP, name)
+    assert outcomes(batched(bundle.root, server.url)) == {"scored": 8}
+    assert routes(server)["create"] == 2
 
 
 def test_two_processes_share_the_batches(bundle: Any, serve: Any) -> None:

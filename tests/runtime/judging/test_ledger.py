@@ -90,6 +90,37 @@ def test_what_was_not_flushed_is_there_after_a_regular_end_only(tmp_path: Path) 
             assert len(reader.attempts("key", run="run")) == 1
 
 
+def test_what_is_spent_counts_what_is_not_flushed_and_what_others_spend(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as one, Ledger(tmp_path) as two:
+        keep(one, "a", "scored", nano_usd=3)
+        keep(one, "b", "scored", nano_usd=4)
+        assert (one.spent("lock"), one.spent("another"), two.spent("lock")) == (7, 0, 0)
+        one.flush()
+        assert (one.spent("lock"), two.spent("lock")) == (7, 7)
+        keep(two, "c", "scored", nano_usd=10)
+        assert two.spent("lock") == 17
+        two.flush()
+        made = two.intend({"x": 50}, run="two", lock="lock", endpoint=URL, limit=NANO)
+        assert made is not None
+        keep(one, "d", "scored", nano_usd=1)
+        assert (one.spent("lock"), one.reserved("lock")) == (18, 50)
+        one.flush()
+        two.void(made[0].number)
+        keep(one, "e", "scored", nano_usd=1)
+        assert (one.spent("lock"), one.reserved("lock")) == (19, 0)
+
+
+def test_what_another_process_answers_between_a_look_and_a_claim_is_not_asked_again(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as one, Ledger(tmp_path) as two:
+        call = one.ask("another key", run="one", lock="lock")
+        assert one.attempts("key", run="one") == []
+        one.answer(call, typed("scored"), lock="lock", nano_usd=1, seconds=0.1)
+        one.flush()  # money, or a place within the rate limits, is waited for
+        keep(two, "key", "scored", run="two")
+        two.flush()
+        assert one.claim("key", run="one", lock="lock") is None
+
+
 def _write(bundle: Path, name: str) -> None:
     with Ledger(bundle) as ledger:
         _write_into(ledger, name)

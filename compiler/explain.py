@@ -38,6 +38,7 @@ GROUPS: Final[Mapping[str, str]] = {
     "15": "Accepted warnings",
     "16": "Results from elsewhere",
     "17": "Truths and simulation",
+    "18": "Labels of people",
 }
 """First two digits of a code -> what these codes are about."""
 _CODES: Final = r"[EW]\d{4}(?:, [EW]\d{4})*"

@@ -35,7 +35,7 @@ Example:
 Fix:
     judges: {grader: {gold: {file: judges/gold.csv, per_arm: 20, seed: 1, kappa: {aligned: 0.6}}}}
 
-W0867: limits under which judging takes more than a day
+W0879: limits under which judging takes more than a day
 Why: calls wait for the minute in which they fit, so that a limit much below what the account has stretches hours to
 weeks without an error. Calls through the batch interface do not count against it.
 Example:
@@ -195,7 +195,7 @@ def _limits(experiment: Experiment, sink: Diagnostics, name: str, judge: ModelJu
     hours = minutes[key] / 60
     if hours > LONGEST_HOURS:
         sink.warning(
-            "W0867", f'{totals[key]:,} {_UNITS[key]} of "{name}" at {getattr(limits, key):,} a minute take {hours:,.0f} hours',
+            "W0879", f'{totals[key]:,} {_UNITS[key]} of "{name}" at {getattr(limits, key):,} a minute take {hours:,.0f} hours',
             experiment.at("judges", name, "limits", key),
             help="write what the account has, or delete it: epc then goes by what the provider's replies say",
         )  # fmt: skip

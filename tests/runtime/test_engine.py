@@ -354,6 +354,7 @@ def test_an_engine_that_cannot_start_shows_its_log(toy: Any) -> None:
 
 def without_snakemake(toy: Any, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])
+    patch.delitem(sys.modules, "snakemake", raising=False)  # another test may have imported it
     importlib.invalidate_caches()
 
 

@@ -55,13 +55,13 @@ CASES: list[tuple[str, set[str], str]] = [
     (f"{OWN}, votes: 3, aggregate: mean, options: {{temperature: 1}}", set(), ""),
     (f"{OWN}, options: {{temperature: 0}}", set(), ""),
     # limits: 7,800 calls
-    (f"{ALONE}, limits: {{requests: 5}}", {"W0867"}, "7,800 calls of \"grader\" at 5 a minute take 26 hours"),
+    (f"{ALONE}, limits: {{requests: 5}}", {"W0879"}, "7,800 calls of \"grader\" at 5 a minute take 26 hours"),
     (f"{ALONE}, limits: {{requests: 6}}", set(), ""),
-    (f"{ALONE}, votes: 3, aggregate: median, limits: {{requests: 6}}", {"W0867"}, "23,400 calls"),
+    (f"{ALONE}, votes: 3, aggregate: median, limits: {{requests: 6}}", {"W0879"}, "23,400 calls"),
     (f"{ALONE}, limits: {{requests: 50, output_tokens: 150}}", {"E0868"}, "may need 256 tokens written"),
     (f"{ALONE}, limits: {{requests: 50, output_tokens: 256}}", set(), ""),
     (f"{ALONE}, limits: {{input_tokens: 100}}", {"E0868"}, "tokens sent, and 100 a minute"),
-    (f"{ALONE}, limits: {{requests: 50, input_tokens: 300}}", {"W0867"}, "input tokens"),
+    (f"{ALONE}, limits: {{requests: 50, input_tokens: 300}}", {"W0879"}, "input tokens"),
     ("limits: {requests: 1}", set(), ""),
     # human labels: 24 prompts x 25 completions, three seeds but of base
     (f"{GOLD}}}", set(), ""),

@@ -100,7 +100,7 @@ class SampledBundle:
             if step.kind in ("generate", "sample"):
                 template = environment().get_template(f"steps/{step.kind}.py.j2")
                 text = template.render(
-                    step=step, title="Sampled?", bundle_id="sampled", command="python", c=constants, line=str
+                    step=step, title="Sampled?", bundle="generated/sampled", command="python", c=constants, line=str
                 )
                 (root / step.script).write_text(text, encoding="utf-8")
             else:

@@ -69,7 +69,7 @@ verdicts:
   - {if: works, then: SUCCESS}
   - {otherwise: INCONCLUSIVE}
 """
-EPC = (sys.executable, "-m", "epc.runtime.cli")
+EPC = (str(Path(sys.executable).with_name("epc")),)
 COLUMNS = ("unit", "condition", "outcome")
 
 

@@ -36,7 +36,6 @@ from epc.runtime.errors import Fault
 from epc.runtime.estimates import arm_summaries, arms_of
 from epc.runtime.gates import Evaluated, evaluate_follow_up, reason
 from epc.runtime.inputs import Inputs, Stored, stored
-from epc.runtime.judging.audit import audits, labels_changed
 from epc.runtime.measurements import Measurements, rows_sha256
 from epc.runtime.missingness import compute, corner_gate, corners_of, judged_gates
 from epc.runtime.registration import Commit, commit_of, frozen_gate, results_changed, spec_folder
@@ -92,7 +91,7 @@ def decide(
     """
     inputs = inputs or read(bundle, results=results)
     manifest, records, imported = inputs.manifest, inputs.records, inputs.imported
-    audited = audits(bundle, manifest, records, results or spec_folder(bundle, manifest))
+    audited, relabelled = _audited(bundle, manifest, records, results or spec_folder(bundle, manifest))
     return _decision(
         manifest=manifest,
         records=records,
@@ -103,7 +102,7 @@ def decide(
         deviations=(
             *deviations,
             *results_changed(bundle, {entry.name: entry.sha256 for entry in imported}),
-            *labels_changed(bundle, audited),
+            *relabelled,
         ),
         commit=commit_of(bundle, manifest),
     )
@@ -289,6 +288,18 @@ def stored_rows(
     """Rows of every finished step of kind measure; of an unfinished one nothing is read."""
     for part in stored(bundle, manifest, records):
         yield from part.rows
+
+
+def _audited(
+    bundle: Path, manifest: Manifest, records: Mapping[str, FinishRecord | None], folder: Path
+) -> tuple[tuple[Audit, ...], tuple[Deviation, ...]]:
+    """The audits of judges with registered labels, and the labels that were others at an earlier decision."""
+    if all(judge.gold is None for judge in manifest.design.judges):
+        return (), ()
+    from epc.runtime.judging.audit import audits, labels_changed
+
+    found = audits(bundle, manifest, records, folder)
+    return found, tuple(labels_changed(bundle, found))
 
 
 def _decision(

@@ -40,6 +40,8 @@ from epc.runtime.judging.replies import SUCCESSES, Typed
 VERSION: Final = 2
 BUSY_SECONDS: Final = 60.0
 """How long a write waits for another process."""
+LOG_PAGES: Final = 16_384
+"""Pages of the log from which SQLite moves them into the file by itself; it is done every SYNC_SECONDS as it is."""
 SYNC_SECONDS: Final = 5.0
 """How long a committed reply may stay without being forced to the disk."""
 NANO: Final = 1_000_000_000
@@ -177,6 +179,7 @@ class Ledger:
         if found <= VERSION:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         if found < VERSION:
             self._upgrade()
             found = self._version()

@@ -121,6 +121,7 @@ def train(trainer: Any, plan: Plan, step: Step) -> bool:
             f"  needs about {batches.predicted / GIB:.0f} GiB beside the weights, {batches.free / GIB:.0f} are free",
             flush=True,
         )
+        _release(trainer)
         return False
     clock = _clock()
     trainer.add_callback(clock)

@@ -177,6 +177,17 @@ def test_a_plan_that_runs_out_of_memory_gives_way_to_the_next(
     assert "execution plan: 2 rows x 4, padded" in told
 
 
+def test_a_plan_that_is_predicted_not_to_fit_leaves_the_memory_to_the_next(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "SHARE", -1.0)  # so that nothing fits
+    trainer, step = trainer_of(tiny, tmp_path, PLAIN), step_of()
+    assert not execution.train(trainer, PLAIN, step)
+    assert trainer.model is None
+    assert trainer.state.global_step == 0
+    assert step.facts == {}
+
+
 def test_no_plan_left_is_a_clear_stop() -> None:
     found = execution.plans([{"micro_batch": 4, "accumulation": 2}], effective_batch=EFFECTIVE, dtype="float32")
     next(found)

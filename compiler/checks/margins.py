@@ -48,15 +48,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final, Literal
+from typing import Final
 
-from epc.compiler.contract.logic import And, Atom, Not, Or, Predicate, leaves
+from epc.compiler.contract.logic import Atom, Direction, leaves, required
 from epc.compiler.decision import confirmatory
 from epc.compiler.diagnostics import Diagnostics, Label, Span
 from epc.compiler.resolve import Experiment, arms
 
-Direction = Literal["up", "down"]
-"""Which way a bound pushes its statistic."""
 REQUIRED: Final = ("success", "guardrail", "sanity")
 """Roles whose predicate must hold for SUCCESS."""
 JUDGED: Final = (*REQUIRED, "override", "kill", "validity", "prediction")
@@ -87,31 +85,12 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
     _noise(experiment, sink)
 
 
-def _required(predicate: Predicate, *, negated: bool = False) -> Iterator[tuple[Atom, Direction]]:
-    """Atoms that must all hold for the predicate to hold, and which way each bounds its statistic."""
-    match predicate:
-        case Atom(operator=">" | ">="):
-            yield predicate, "down" if negated else "up"
-        case Atom(operator="<" | "<="):
-            yield predicate, "up" if negated else "down"
-        case Not(operand=operand):
-            yield from _required(operand, negated=not negated)
-        case And(operands=operands) if not negated:
-            for operand in operands:
-                yield from _required(operand)
-        case Or(operands=operands) if negated:
-            for operand in operands:
-                yield from _required(operand, negated=True)
-        case _:
-            return
-
-
 def _bounds(experiment: Experiment) -> Iterator[_Bound]:
     spec = experiment.spec
     for gate, parsed in experiment.gates.items():
         if spec.gates[gate].role not in REQUIRED or parsed.predicate is None:
             continue
-        for atom, direction in _required(parsed.predicate):
+        for atom, direction in required(parsed.predicate):
             analysis = spec.analyses[atom.analysis]
             pair = arms(analysis)
             if len(pair) == 2 and atom.statistic in SIZES and analysis.metric in spec.metrics:
@@ -138,7 +117,7 @@ def _both_sides(experiment: Experiment, sink: Diagnostics, bounds: list[_Bound])
         if len(ways) < 2:
             continue
         upward = (spec.metrics[metric].better == "higher") != (control in treated and treatment not in treated)
-        punishing, kept = (ways["down"], ways["up"]) if upward else (ways["up"], ways["down"])
+        punishing, kept = (ways[-1], ways[1]) if upward else (ways[1], ways[-1])
         larger, beyond = ("larger", "above") if upward else ("smaller", "below")
         side = "lower" if upward else "upper"
         operator = ">" if upward else "<"
@@ -174,8 +153,8 @@ def _two_references(experiment: Experiment, sink: Diagnostics, bounds: list[_Bou
             return next((pair for pair in pairs if (metric, frozenset(b.control for b in pair)) not in settled), None)
 
         # above the reference that went through less: what lies between the two is what the other went through
-        above = sorted((b for b in found if b.direction == "up"), key=lambda b: len(_phases(experiment, b.control)))
-        below = [b for b in found if b.direction == "down"]
+        above = sorted((b for b in found if b.direction == 1), key=lambda b: len(_phases(experiment, b.control)))
+        below = [b for b in found if b.direction == -1]
         opposed = apart(above, below)
         if opposed is not None:
             _empty(experiment, sink, treatment, *opposed)

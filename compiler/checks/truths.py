@@ -72,12 +72,12 @@ Fix:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from epc.compiler import decision
-from epc.compiler.contract.logic import And, Atom, Name, Not, Or, Predicate, compare, evaluate, first_match
+from epc.compiler.contract.logic import Atom, Name, compare, evaluate, first_match, required
 from epc.compiler.contract.logic import Truth as Ternary
 from epc.compiler.contract.manifest import Analysis, Metric, Truth, TruthOf
 from epc.compiler.diagnostics import Diagnostics, did_you_mean
@@ -167,17 +167,6 @@ def _effect(analysis: Analysis, truth: Truth) -> float | None:
     return round(of.means[analysis.contrast.treatment] - of.means[analysis.contrast.control], 9)
 
 
-def _alternative(analysis: Analysis, effect: float) -> bool:
-    """Whether the effect is on the tested side."""
-    match analysis.side:
-        case "greater":
-            return effect > 0
-        case "less":
-            return effect < 0
-        case "two_sided":
-            return effect != 0
-
-
 def _atom(node: Atom | Name, analyses: Mapping[str, Analysis], truth: Truth) -> Ternary:
     """A comparison of true values: estimates and bounds are the value, a test rejects where its alternative is true."""
     if isinstance(node, Name):
@@ -188,7 +177,7 @@ def _atom(node: Atom | Name, analyses: Mapping[str, Analysis], truth: Truth) -> 
         return None
     if node.statistic in SIZES:
         return compare(effect, node.operator, node.constant)
-    alternative = _alternative(analysis, effect)
+    alternative = analysis.alternative(effect)
     return compare(float(alternative if node.statistic == "reject" else not alternative), node.operator, node.constant)
 
 
@@ -220,25 +209,6 @@ def _reachable(experiment: Experiment, sink: Diagnostics, truth: Truth) -> None:
 # ---------------------------------------------------------------------- guardrails
 
 
-def _required(predicate: Predicate, *, negated: bool = False) -> Iterator[tuple[Atom, int]]:
-    """Comparisons that must all hold, with 1 for one that bounds its statistic from below and -1 from above."""
-    match predicate:
-        case Atom(operator=">" | ">="):
-            yield predicate, -1 if negated else 1
-        case Atom(operator="<" | "<="):
-            yield predicate, 1 if negated else -1
-        case Not(operand=operand):
-            yield from _required(operand, negated=not negated)
-        case And(operands=operands) if not negated:
-            for operand in operands:
-                yield from _required(operand)
-        case Or(operands=operands) if negated:
-            for operand in operands:
-                yield from _required(operand, negated=True)
-        case _:
-            return
-
-
 def _guardrails(experiment: Experiment, sink: Diagnostics, metrics: Mapping[str, Metric]) -> None:
     if not any(gate.role == "guardrail" for gate in experiment.spec.gates.values()):
         return
@@ -247,7 +217,7 @@ def _guardrails(experiment: Experiment, sink: Diagnostics, metrics: Mapping[str,
     normal = NormalDist()
     analyses = {analysis.name: analysis for analysis in decision.analyses(experiment)}
     for gate in decision.gates(experiment):
-        for atom, way in _required(gate.predicate) if gate.role == "guardrail" else ():
+        for atom, way in required(gate.predicate) if gate.role == "guardrail" else ():
             analysis = analyses[atom.analysis]
             margin = -way * atom.constant
             error = _standard_error(experiment, analysis, metrics[analysis.metric])

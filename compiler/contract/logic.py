@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Truth = bool | None
 Operator = Literal["<", "<=", ">", ">=", "==", "!="]
+Direction = Literal[1, -1]
+"""Up or down."""
 
 
 class Node(BaseModel):
@@ -107,6 +109,28 @@ def leaves(predicate: Predicate) -> Iterator[Atom | Name]:
                 yield from leaves(operand)
         case _:
             assert_never(predicate)
+
+
+def required(
+    predicate: Predicate, *, alternatives: bool = False, negated: bool = False
+) -> Iterator[tuple[Atom, Direction]]:
+    """Comparisons that must all hold for a predicate to hold, with 1 for one that bounds its statistic from below, -1 from above.
+
+    Of alternatives none must hold; with `alternatives` the first counts all the same, so that what is found is enough.
+    """
+    match predicate:
+        case Atom(operator=">" | ">="):
+            yield predicate, -1 if negated else 1
+        case Atom(operator="<" | "<="):
+            yield predicate, 1 if negated else -1
+        case Not(operand=operand):
+            yield from required(operand, alternatives=alternatives, negated=not negated)
+        case And(operands=operands) | Or(operands=operands):
+            together = isinstance(predicate, And) is not negated
+            for operand in operands if together else operands[:1] if alternatives else ():
+                yield from required(operand, alternatives=alternatives, negated=negated)
+        case Atom() | Name():
+            return
 
 
 def first_match(rules: Sequence[Predicate | None], gates: Mapping[str, Truth]) -> set[int]:

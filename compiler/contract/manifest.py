@@ -151,6 +151,16 @@ class Analysis(Part):
     confirmatory: bool = False
     """True when a success gate reads it."""
 
+    def alternative(self, effect: float) -> bool:
+        """Whether an effect is on the tested side."""
+        match self.side:
+            case "greater":
+                return effect > 0
+            case "less":
+                return effect < 0
+            case "two_sided":
+                return effect != 0
+
 
 class Gate(Part):
     name: str

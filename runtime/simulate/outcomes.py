@@ -25,17 +25,6 @@ def standard_error(share: float, experiments: int) -> float:
     return sqrt(share * (1 - share) / experiments)
 
 
-def on_tested_side(analysis: Analysis, effect: float) -> bool:
-    """Whether the alternative of a test is true."""
-    match analysis.side:
-        case "greater":
-            return effect > 0
-        case "less":
-            return effect < 0
-        case "two_sided":
-            return effect != 0
-
-
 def deserved(design: Design, truth: Truth) -> str:
     """What the table says of the true values themselves.
 
@@ -55,7 +44,7 @@ def deserved(design: Design, truth: Truth) -> str:
             swapped = variant == "unfiltered" and analysis.metric in twins
             read = analysis.model_copy(update={"metric": twins[analysis.metric]}) if swapped else analysis
             effect = effect_of(read, truth)
-            true = on_tested_side(analysis, effect)
+            true = analysis.alternative(effect)
             values = {**dict.fromkeys(SIZES, effect), "p": 0.0 if true else 1.0, "reject": float(true)}
             name = analysis.name if variant is None else f"{analysis.name}.{variant}"
             results[name] = {key: np.array([value]) for key, value in values.items()}
@@ -159,9 +148,7 @@ def atom_text(atom: Atom) -> str:
 def _families(design: Design, truth: Truth, simulated: Simulated) -> Iterator[FamilyOutcome]:
     analyses: Mapping[str, Analysis] = {analysis.name: analysis for analysis in design.analyses}
     for family in design.families:
-        null = [
-            name for name in family.analyses if not on_tested_side(analyses[name], effect_of(analyses[name], truth))
-        ]
+        null = [name for name in family.analyses if not analyses[name].alternative(effect_of(analyses[name], truth))]
         rejected = np.zeros(simulated.panel.experiments, dtype=bool)
         for answer in simulated.panel.answers():
             for name in null:

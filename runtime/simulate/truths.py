@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final, Literal
+from typing import Final
 
-from epc.compiler.contract.logic import And, Atom, Name, Not, Or, Predicate, leaves
+from epc.compiler.contract.logic import Atom, Direction, Predicate, leaves, required
 from epc.compiler.contract.manifest import Analysis, Design, Metric, Truth, TruthOf
 from epc.runtime.simulate.draws import largest_sd
 from epc.runtime.simulate.model import Scale, Size, instruments
@@ -36,7 +36,6 @@ DROPPED: Final = 0.05
 EDGE: Final = 0.02
 """Derived means stay this share of the range away from the ends of the scale."""
 SIZES: Final = ("delta", "value", "lower", "upper", "ci_low", "ci_high")
-Direction = Literal[1, -1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,27 +76,6 @@ class _Need:
     control: str | None
     direction: Direction
     bound: float
-
-
-def required(predicate: Predicate, *, negated: bool = False) -> Iterator[tuple[Atom, Direction]]:
-    """Comparisons that make a predicate hold, and which way each pushes its statistic; of alternatives the first."""
-    match predicate:
-        case Atom(operator=">" | ">="):
-            yield predicate, -1 if negated else 1
-        case Atom(operator="<" | "<="):
-            yield predicate, 1 if negated else -1
-        case Not(operand=operand):
-            yield from required(operand, negated=not negated)
-        case And(operands=operands) if not negated:
-            for operand in operands:
-                yield from required(operand)
-        case Or(operands=operands) if negated:
-            for operand in operands:
-                yield from required(operand, negated=True)
-        case And(operands=operands) | Or(operands=operands):
-            yield from required(operands[0], negated=negated)
-        case Atom() | Name():
-            return
 
 
 def direction_of(analysis: Analysis, metric: Metric) -> Direction:
@@ -232,7 +210,7 @@ class Deriver:
     def _needs_of(self, role: str, predicate: Predicate) -> Iterator[_Need]:
         if role not in ("validity", "sanity", "guardrail"):
             return
-        for atom, way in required(predicate):
+        for atom, way in required(predicate, alternatives=True):
             analysis = self._analyses[atom.analysis]
             metric = self._metrics[analysis.metric]
             comfort = COMFORT * (metric.scale[1] - metric.scale[0])

@@ -4,16 +4,16 @@ Training: flash attention over rows of several lengths that lie end to end. torc
 later) computes it without padding and without compiling anything. Dao et al. 2022, FlashAttention; the boundaries of
 rows are where positions restart.
 
-Sampling: one token of every slot against a cache that is allocated once. The query heads that share a key stand where
-positions stand otherwise, so that no key is repeated. Ainslie et al. 2023, GQA.
+Sampling: one token of every slot against a cache that is allocated once, by the kernel of runtime.decode_kernel where
+it works; else the query heads that share a key stand where positions stand otherwise, so that no key is repeated.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib.util
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from epc.runtime import decode_kernel
 
 if TYPE_CHECKING:
     import torch
@@ -98,65 +98,6 @@ class _Varlen:
         return self._starts, self._longest
 
 
-@dataclass(frozen=True, kw_only=True)
-class FlashSlots:
-    """What the flash kernel is told of a decoding step: where the keys of each slot begin, and how many there are."""
-
-    queries: torch.Tensor
-    keys: torch.Tensor
-    """Starts, as (slots + 1,)."""
-    lengths: torch.Tensor
-    longest: int
-
-    @classmethod
-    def of(cls, lengths: torch.Tensor, *, positions: int, used: int) -> FlashSlots:
-        """`lengths` (slots,) of keys in slots of `positions` places, of which none has more than `used`."""
-        import torch
-
-        starts = torch.arange(len(lengths) + 1, device=lengths.device, dtype=torch.int32)
-        return cls(queries=starts, keys=starts * positions, lengths=lengths.to(torch.int32), longest=used)
-
-    def attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
-    ) -> torch.Tensor:  # fmt: skip
-        """Query (slots, shared heads, group, width), keys (slots, positions, shared heads, width) -> the query's shape.
-
-        The heads of a group stand where tokens stand otherwise; nothing is masked among them.
-        """
-        import torch
-
-        slots, shared, group, width = query.shape
-        found = torch.ops.aten._flash_attention_forward(
-            query.transpose(1, 2).reshape(slots * group, shared, width), key.flatten(0, 1), value.flatten(0, 1),
-            self.queries * group, self.keys, group, self.longest, 0.0, False, False, scale=scale, seqused_k=self.lengths,
-        )[0]  # fmt: skip
-        return found.view(slots, group, shared, width).transpose(1, 2)  # type: ignore[no-any-return]
-
-
-@functools.cache
-def flash_decodes(device: torch.device, dtype: torch.dtype, width: int) -> bool:
-    """Whether the flash kernel gives the usual numbers for slots of different lengths: tried, because it has no public name."""
-    import torch
-    from torch.nn.functional import scaled_dot_product_attention
-
-    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
-        return False
-    generator = torch.Generator(device=device).manual_seed(0)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, device=device, dtype=dtype)
-
-    query, key, value = draw(3, 2, 4, width), draw(3, 64, 2, width), draw(3, 64, 2, width)
-    lengths = torch.tensor([1, 17, 50], device=device)
-    try:
-        ours = FlashSlots.of(lengths, positions=64, used=64).attend(query, key, value, None)
-    except (RuntimeError, TypeError, AttributeError, NotImplementedError):
-        return False
-    mask = (torch.arange(64, device=device) < lengths.unsqueeze(-1)).view(3, 1, 1, 64)
-    usual = scaled_dot_product_attention(query, key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask)
-    return float((ours - usual).float().norm() / usual.float().norm()) < 0.02
-
-
 class Slots:
     """Query (rows, heads, tokens, width), key and value (rows, shared heads, positions, width) -> (rows, tokens, heads, width).
 
@@ -173,9 +114,9 @@ class Slots:
         from torch.nn.functional import scaled_dot_product_attention
 
         rows, heads, _, width = query.shape
-        if self.state.flash is not None:
-            grouped = query.view(rows, key.shape[2], -1, width)
-            return self.state.flash.attend(grouped, key, value, scaling).reshape(rows, 1, heads, width), None
+        if self.state.read is not None:
+            found = decode_kernel.attend(query.view(rows, heads, width), key, value, self.state.read, scaling)
+            return found.view(rows, 1, heads, width), None
         shared = key.shape[1]
         if self.state.mask is None:
             if heads > shared:

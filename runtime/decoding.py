@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from transformers.cache_utils import Cache
 
-from epc.runtime.attention import SLOTS, FlashSlots, Slots, flash_decodes, register_slots
+from epc.runtime import decode_kernel, devices
+from epc.runtime.attention import SLOTS, Slots, register_slots
 
 if TYPE_CHECKING:
     import torch
@@ -134,7 +135,7 @@ def sample(
 
     longest = max(map(len, prompts)) + max_tokens
     if slots is None:
-        slots = slots_for(model, longest=longest, wanted=len(prompts), free=torch.cuda.mem_get_info()[0])
+        slots = slots_for(model, longest=longest, wanted=len(prompts), free=devices.free_bytes())
     before = model.config._attn_implementation
     register_slots()
     model.set_attn_implementation(SLOTS)
@@ -235,9 +236,8 @@ class _Engine:
             use_cache=True,
         ).last_hidden_state  # fmt: skip
         scores = self.model.get_output_embeddings()(hidden[:, -1])
-        self.lengths = (
-            self.lengths + 1
-        )  # of a slot that is not in use it says nothing, and it is set when one is filled
+        # Of a slot that is not in use it says nothing, but a position of the cache it must be.
+        self.lengths = (self.lengths + 1).clamp(max=self.cache.positions - 1)
         for row in busy:
             self.upper[row.slot] += 1
         yield from self._settle()
@@ -328,13 +328,13 @@ class SlotCache(Cache):
         self.used = 0
         self.mask: torch.Tensor | None = None
         """Of a decoding step: (slots, 1, 1, positions read), true where a slot has a key."""
-        self.flash: FlashSlots | None = None
-        """Of a decoding step where the device has the kernel for it; then there is no mask."""
-        self.has_flash = flash_decodes(model.device, model.dtype, width)
+        self.read: torch.Tensor | None = None
+        """Of a decoding step where the device has the kernel for it: how many positions of each slot; then there is no mask."""
+        self.has_kernel = decode_kernel.works(model.device, model.dtype, config.num_attention_heads, heads, width)
 
     def reading(self, slots: torch.Tensor, source: torch.Tensor) -> None:
         """The next forward pass reads prompts: row `source[i]` of it is copied into `slots[i]`."""
-        self.slots, self.source, self.mask, self.flash = slots, source, None, None
+        self.slots, self.source, self.mask, self.read = slots, source, None, None
         Slots.state = self
 
     def decoding(self, lengths: torch.Tensor, used: int) -> None:
@@ -344,8 +344,8 @@ class SlotCache(Cache):
         self.slots = None
         self.at, self.used = lengths, min(used, self.positions)
         Slots.state = self
-        if self.has_flash:
-            self.flash = FlashSlots.of(lengths + 1, positions=self.positions, used=self.used)
+        if self.has_kernel:
+            self.read = (lengths + 1).to(torch.int32)
             return
         places = torch.arange(self.used, device=lengths.device)
         self.mask = (places <= lengths.unsqueeze(-1)).view(len(lengths), 1, 1, self.used)
@@ -363,7 +363,7 @@ class SlotCache(Cache):
         assert self.at is not None
         keys[self.every, self.at] = key_states[:, :, 0]
         values[self.every, self.at] = value_states[:, :, 0]
-        if self.flash is not None:
+        if self.read is not None:
             return keys, values  # whole: the kernel is told how much of each slot to read
         return keys[:, : self.used].transpose(1, 2), values[:, : self.used].transpose(1, 2)
 

@@ -76,12 +76,14 @@ def test_prompts_that_do_not_fit_into_one_pass_are_read_in_several(
     assert continuous(model, *asked, slots=16) == wanted
 
 
-def test_a_slot_that_nothing_refills_stays_inside_the_cache(model: Any) -> None:
-    """One short row ends at once; the others go on for longer than its slot has places."""
-    prompts = [[5] * 60, *([[5 + number] for number in range(4)])]
-    found = dict(decoding.sample(model, prompts, [0] * 5, stops=[], temperature=0.0, top_p=1.0, max_tokens=90, slots=5))
-    assert {len(tokens) for tokens in found.values()} == {90}
-    wanted = sampling._sample_batch(model, prompts, [0] * 5, stops=[], pad=0, temperature=0.0, top_p=1.0, max_tokens=90)
+@pytest.mark.parametrize("slots", [6, 20, 33, 40])
+def test_a_slot_that_waits_to_be_refilled_stays_inside_the_cache(slots: int, model: Any) -> None:
+    """Rows that ended late, in slots that are carried along while others, begun later, run to their last token."""
+    prompts, seeds = [[5 + number % 7] * 20 for number in range(2 * slots)], list(range(2 * slots))
+    found = dict(
+        decoding.sample(model, prompts, seeds, stops=[20], temperature=1.0, top_p=1.0, max_tokens=75, slots=slots)
+    )
+    wanted = sampling._sample_batch(model, prompts, seeds, stops=[20], pad=0, temperature=1.0, top_p=1.0, max_tokens=75)
     assert found == dict(enumerate(wanted))
 
 

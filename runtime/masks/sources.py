@@ -25,8 +25,9 @@ from epc.runtime import bundle as bundles
 from epc.runtime import models
 from epc.runtime.data import TrainOn, read_rows
 from epc.runtime.errors import Fault
+from epc.runtime.lifetime import ENGINE_PID
 from epc.runtime.registration import spec_path
-from epc.runtime.step import ENGINE_PID, read_record
+from epc.runtime.step import read_record
 
 TEMPLATE: Final = "inputs/chat_template.jinja"
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Final, assert_never
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from typing import Any, Final, assert_never
 
 from epc.compiler import cost
 from epc.compiler.contract.judge_models import API_VERSION
 from epc.compiler.contract.manifest import FIGURES, Analysis, Manifest, Step
+from epc.compiler.contract.training import PINNED
 from epc.compiler.explain import explanations
+from epc.compiler.kinds import train
 from epc.compiler.kinds.judge import sets_of
 from epc.compiler.lower import Plan
 from epc.compiler.resolve import Experiment
 from epc.compiler.spec import (
     JudgeMetric,
     LmEvalMetric,
+    Lora,
     Metric,
     ModelJudge,
     PatternJudge,
@@ -101,7 +106,14 @@ def _value(metric: Metric) -> str:
             )
         case LmEvalMetric():
             template = "with" if metric.chat_template else "without"
-            return f"{_code(metric.value)} of {metric.items:,} items, {template} the chat template"
+            examples = f", {metric.fewshot} examples each" if metric.fewshot else ""
+            band = metric.base_between
+            known = (
+                ""
+                if band is None
+                else f"; an untrained model outside [{band[0]:g}, {band[1]:g}] makes the verdict INVALID"
+            )
+            return f"{_code(metric.value)} of {metric.items:,} items, {template} the chat template{examples}{known}"
         case ResultMetric():
             return f"{_code(metric.score)} of results from elsewhere, on [{metric.scale[0]:g}, {metric.scale[1]:g}]"
         case _:
@@ -162,6 +174,90 @@ def _rehearsal(manifest: Manifest) -> list[str]:
     ]
 
 
+_ATTENTION: Final = {
+    "sdpa": "PyTorch's (SDPA)",
+    "varlen": "flash attention over rows of several lengths",
+}
+"""What plans call attention, in words."""
+
+
+def _ways(plan: Plan) -> list[tuple[list[str], list[dict[str, Any]]]]:
+    """(phases, ways to carry them out, the first choice first), phases that are carried out alike together."""
+    found: dict[str, tuple[list[str], list[dict[str, Any]]]] = {}
+    for name in plan.training:
+        ways = train.plans(plan.experiment.spec, plan.experiment.spec.train[name])
+        found.setdefault(repr(ways), ([], ways))[0].append(name)
+    return list(found.values())
+
+
+def ways_in_short(plan: Plan) -> Iterator[str]:
+    """How trainings are carried out, a line for phases that are carried out alike."""
+    for names, found in _ways(plan):
+        parts = [
+            ", ".join(f"{way['micro_batch']} x {way['accumulation']}" for way in group) + f" rows {laid}"
+            for laid, group in groupby(found, key=lambda way: "end to end" if way.get("padding_free") else "padded")
+        ]
+        yield f"{', '.join(names)} in {', else '.join(parts)}"
+
+
+def _execution(plan: Plan) -> list[str]:
+    """How trainings are carried out: every way that a script knows, the first choice first."""
+    spec = plan.experiment.spec
+    rows: list[list[object]] = [
+        [
+            ", ".join(f"`{name}`" for name in names) if number == 0 else "", "first choice" if number == 0 else f"fallback {number}",
+            *_way(way),
+        ]
+        for names, found in _ways(plan)
+        for number, way in enumerate(found)
+    ]  # fmt: skip
+    half = spec.model.dtype != "float32"
+    precision = (
+        f"The frozen weights are in {spec.model.dtype}, under autocast to it" if half else "All weights are in float32"
+    )
+    dropout = [name for name in plan.training if spec.train[name].lora.dropout > 0]
+    return [
+        "### How it is carried out", "",
+        "The ways below are not part of the recipe, and do not change what is computed: all take the same rows in the same"
+        " order into the same optimizer steps, and divide the loss of a step by the number of its trained tokens, so that"
+        " their results differ by rounding only."
+        + (f" Dropout ({', '.join(f'`{name}`' for name in dropout)}) is drawn anew by each way, from the same distribution." if dropout else ""),
+        "",
+        "A script takes the first for which the machine has the kernels and the memory: the memory is predicted, and on a GPU"
+        " the heaviest micro-batch is tried before the first step. One that does not fit gives way to the next, with a message,"
+        " and the finish record names the way that was taken.",
+        "",
+        *_table(["phase", "", "micro-batch", "rows", "attention", "kernels", "activations"], rows),
+        f"{precision}; the weights of the adapter and the moments of the optimizer are in {PINNED['lora.dtype']}. Nothing is compiled"
+        " (`torch.compile`), and one process trains on one device.",
+        "",
+    ]  # fmt: skip
+
+
+def _way(way: Mapping[str, Any]) -> list[object]:
+    """The cells of a plan: micro-batch, rows, attention, kernels, activations."""
+    return [
+        f"{way['micro_batch']} x {way['accumulation']}", "end to end, no padding" if way.get("padding_free") else "padded to the longest",
+        _ATTENTION[way.get("attention", "sdpa")], "Liger's fused" if way.get("liger") else "those of the model",
+        "recomputed in the backward pass" if way.get("checkpointing") else "kept",
+    ]  # fmt: skip
+
+
+def _lora(lora: Lora) -> str:
+    dropout = f", dropout {lora.dropout:g}" if lora.dropout else ""
+    return f"r={lora.r}, alpha={lora.alpha}{dropout}, on {', '.join(lora.target_modules)}"
+
+
+def _optimizer() -> str:
+    """What every training computes with that no spec sets."""
+    return (
+        f"AdamW (Loshchilov and Hutter 2019), betas {PINNED['adam_beta1']:g} and {PINNED['adam_beta2']:g}, epsilon {PINNED['adam_epsilon']:g},"
+        f" weight decay {PINNED['weight_decay']:g}, gradients clipped to norm {PINNED['max_grad_norm']:g}; the loss is the mean of the negative"
+        " log-likelihood over the trained tokens of an optimizer step. Every training reads these back from its trainer, with the fields above,"
+        " before its first step."
+    )  # fmt: skip
+
+
 def plan_page(plan: Plan, manifest: Manifest) -> str:
     """Question, arms, DAG, tests, decision table and cost, in that order."""
     spec, design = plan.experiment.spec, plan.design
@@ -184,18 +280,19 @@ def plan_page(plan: Plan, manifest: Manifest) -> str:
     if plan.training:
         out += ["## Training", ""]
         out += _table(
-            ["phase", "data", "loss on", "LoRA", "learning rate", "effective batch", "epochs", "optimizer steps", "warm-up steps"],
+            ["phase", "data", "loss on", "LoRA", "learning rate", "effective batch", "epochs", "optimizer steps", "warm-up steps", "longest row"],
             [
                 [
                     f"`{name}`", f"{spec.train[name].data}, {plan.experiment.data[spec.train[name].data].rows:,} rows",
-                    spec.train[name].train_on.replace("_", " "), f"r={spec.train[name].lora.r}, alpha={spec.train[name].lora.alpha}",
+                    spec.train[name].train_on.replace("_", " "), _lora(spec.train[name].lora),
                     f"{spec.train[name].learning_rate:g}, {spec.train[name].schedule}",
                     f"{spec.train[name].batch} x {spec.train[name].accumulation} = {facts.effective_batch}",
-                    spec.train[name].epochs, facts.optimizer_steps, facts.warmup_steps,
+                    spec.train[name].epochs, facts.optimizer_steps, facts.warmup_steps, f"{spec.train[name].max_length:,} tokens",
                 ]
                 for name, facts in plan.training.items()
             ],
         )  # fmt: skip
+        out += [_optimizer(), "", *_execution(plan)]
     if manifest.pending:
         out += [
             "## Pending",

@@ -31,6 +31,12 @@ def classified(error: BaseException, *, place: str) -> Fault | None:
     return None
 
 
+def memory_is_full(error: BaseException) -> bool:
+    """Whether a device, or the machine, had no memory left for what was asked."""
+    found = classified(error, place="")
+    return found is not None and found.code in ("R0205", "R0207")
+
+
 def _classified(error: BaseException, place: str) -> Fault | None:
     kind = type(error).__name__
     of_torch = isinstance(error, RuntimeError)  # OutOfMemoryError and AcceleratorError are RuntimeErrors

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from epc.runtime import attention
+from epc.runtime import attention, device_faults, devices
 from epc.runtime.errors import Fault
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def plans(written: Sequence[Mapping[str, Any]], *, effective_batch: int, dtype: 
             continue
         print(f"execution plan: {plan}", flush=True)
         yield plan
+    if devices.take_whole():
+        yield from plans(written, effective_batch=effective_batch, dtype=dtype)
     raise Fault(
         "R0337", "GPU" if _cuda() else "memory", "the training does not fit into the memory, not even row by row as planned last",
         "free the device (nvidia-smi shows who holds it), or use a larger one; the recipe need not change",
@@ -125,6 +127,7 @@ def train(trainer: Any, plan: Plan, step: Step) -> bool:
         return False
     clock = _clock()
     trainer.add_callback(clock)
+    full = ""
     try:
         with _uncast_inputs(trainer, plan):
             if plan.padding_free:
@@ -133,8 +136,12 @@ def train(trainer: Any, plan: Plan, step: Step) -> bool:
                 _probe(trainer, batches)
                 torch.cuda.reset_peak_memory_stats()
             trainer.train()
-    except torch.OutOfMemoryError as error:
-        print(f"  out of memory: {str(error).splitlines()[0]}", flush=True)
+    except RuntimeError as error:  # an OutOfMemoryError is one, and libraries of CUDA say it in words of their own
+        if not device_faults.memory_is_full(error):
+            raise
+        full = str(error).splitlines()[0]
+    if full:  # only now that the error is gone, whose traceback holds what was computed
+        print(f"  out of memory: {full}", flush=True)
         _release(trainer)
         return False
     facts = {"plan": asdict(plan), "device": torch.cuda.get_device_name() if _cuda() else "cpu", **clock.facts()}
@@ -174,7 +181,7 @@ class _Batches:
         self.heaviest = max(self.order, key=tokens)
         self.lightest = sorted(range(len(lengths)), key=lambda number: (lengths[number], number))[:2]
         self.predicted = _activations(trainer.model.config.get_text_config(), tokens(self.heaviest), trainer.args)
-        self.free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else float("inf")
+        self.free = devices.free_bytes() if torch.cuda.is_available() else float("inf")
 
     def collated(self, numbers: Sequence[int]) -> dict[str, Any]:
         rows = self.trainer.train_dataset

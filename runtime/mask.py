@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -263,21 +264,23 @@ def verify(
     Raises Fault R0312 (no end-of-turn token), R0313 (a row is cut), R0314 (rows were dropped), R0315
     (other text is trained than the assistant turns, or none), R0316 (the end-of-turn token is not trained),
     R0317 (a system turn nobody asked for), R0318 (the tokenizer changes a text), R0319 (the trainer reads another
-    text than the chat template makes).
+    text than the chat template makes), R1882 (a turn is trained after another text than the one that asks for it),
+    R1883 (a conversation begins twice), R1884 (a text spells a special token), R1885 (a row is longer than the model
+    reads).
     """
     tokenizer: Any = trainer.processing_class
     stop = end_of_turn(tokenizer)
+    special = special_texts(tokenizer)
+    lengths: list[int] = []
     for number, row in enumerate(rows, start=1):
         refuse_unasked_system(tokenizer, row["messages"], system=system, place=f"{place}:{number}")
+        refuse_special_text(row["messages"], special, place=f"{place}:{number}")
         text = render(tokenizer, row["messages"])
         ids = tokenizer.encode(text, add_special_tokens=False)
         refuse_changed_text(text, decode(tokenizer, ids), place=f"{place}:{number}")
-        length = len(ids)
-        if length > max_length:
-            raise Fault(
-                "R0313", f"{place}:{number}", f"the row has {length} tokens, max_length is {max_length}: it would be cut",
-                "raise max_length, or shorten the row",
-            )  # fmt: skip
+        _refuse_two_beginnings(tokenizer, ids, place=f"{place}:{number}")
+        lengths.append(len(ids))
+    _refuse_long(lengths, trainer, max_length=max_length, place=place)
     if len(trainer.train_dataset) != len(rows):
         raise Fault(
             "R0314", str(place), f"the trainer keeps {len(trainer.train_dataset)} of {len(rows)} rows",
@@ -291,7 +294,87 @@ def verify(
                 "report it with the versions of trl and transformers: rows must be tokenized as they are rendered",
             )  # fmt: skip
         _compare(f"{place}:{number}", expected_spans(row["messages"], train_on, stop), masked, stop)
+        _require_asked(tokenizer, row["messages"], masked, place=f"{place}:{number}")
     return report
+
+
+def special_texts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The texts that a tokenizer reads as special tokens, longest first."""
+    added: Mapping[int, Any] = tokenizer.added_tokens_decoder
+    return tuple(
+        sorted({token.content for token in added.values() if token.special}, key=lambda text: (-len(text), text))
+    )
+
+
+def refuse_special_text(messages: Sequence[Message], special: Sequence[str], *, place: str) -> None:
+    """Raise Fault R1884 for a message whose text the tokenizer reads as one of its special tokens."""
+    for turn, message in enumerate(messages, start=1):
+        found = next((text for text in special if text in message["content"]), None)
+        if found is not None:
+            raise Fault(
+                "R1884", place, f"turn {turn} spells {found}, which the tokenizer reads as that special token and not as text",
+                "take it out of the row: it may end the turn early, or begin one that nobody wrote",
+            )  # fmt: skip
+
+
+def _refuse_two_beginnings(tokenizer: Any, ids: Sequence[int], *, place: str) -> None:
+    """Raise Fault R1883 for two beginning-of-sequence tokens in a row."""
+    begin = tokenizer.bos_token_id
+    if begin is not None and any(pair == (begin, begin) for pair in pairwise(ids)):
+        raise Fault(
+            "R1883", place, f"the conversation begins with {tokenizer.bos_token} twice",
+            "write it once in the chat template; a model has never seen two",
+        )  # fmt: skip
+
+
+def _refuse_long(lengths: Sequence[int], trainer: Any, *, max_length: int, place: Path) -> None:
+    """Raise Fault R0313 for rows of more tokens than `max_length`, R1885 for more than the model has positions."""
+    reads = getattr(trainer.model.config.get_text_config(), "max_position_embeddings", None)
+    for code, limit, called, remedy in (
+        ("R0313", max_length, f"max_length is {max_length}: it would be cut", "raise max_length to {}, or shorten the row"),
+        ("R1885", reads, f"the model reads {reads}", "shorten the row, or train a model that reads {}"),
+    ):  # fmt: skip
+        over = [] if limit is None else [number for number, length in enumerate(lengths, start=1) if length > limit]
+        if over:
+            others = f" ({len(over)} of {len(lengths)} rows are too long)" if len(over) > 1 else ""
+            raise Fault(
+                code, f"{place}:{over[0]}", f"the row has {lengths[over[0] - 1]} tokens, {called}{others}",
+                remedy.format(max(lengths)),
+            )  # fmt: skip
+
+
+def _require_asked(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], masked: MaskedRow, *, place: str
+) -> None:
+    """Raise Fault R1882 unless each trained turn comes after the very tokens that ask for it when texts are sampled.
+
+    Some templates write something between the header and a turn that is there, such as an empty thought, which they do
+    not write where a turn is asked for; some tokens span the end of the header.
+    """
+    from jinja2 import TemplateError
+
+    turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    for number, span in zip(turns[len(turns) - len(masked.spans) :], masked.spans, strict=True):
+        if number == 0:  # nothing asks for a turn that opens a conversation
+            continue
+        try:
+            asked = render(tokenizer, messages[:number], to_continue=True)
+        except TemplateError as error:
+            raise _unasked(place, number, f"the chat template cannot ask for it: {error}") from None
+        before = decode(tokenizer, masked.tokens[: span.start])
+        if asked != before:
+            raise _unasked(
+                place, number, f"it is trained after another text than asks for it: {first_difference(asked, before)}"
+            )
+        if tuple(tokenizer.encode(asked, add_special_tokens=False)) != masked.tokens[: span.start]:
+            raise _unasked(place, number, "the text that asks for it is in other tokens than the text before it")
+
+
+def _unasked(place: str, number: int, fact: str) -> Fault:
+    return Fault(
+        "R1882", place, f"turn {number + 1}: {fact}",
+        "a model would be sampled from what it was never trained to continue: use model.chat_template: chatml",
+    )  # fmt: skip
 
 
 def found(trainer: Any, tokenizer: PreTrainedTokenizerBase) -> Report:
@@ -339,8 +422,14 @@ def _compare(place: str, expected: Sequence[str], masked: MaskedRow, stop: str) 
     got = repr(trained[turn]) if turn < len(trained) else "nothing"
     raise Fault(
         "R0315", place, f"trained span {turn + 1} is not the assistant turn: expected {wanted}, trained {got}",
-        "mark the content and the end-of-turn token of assistant turns in the chat template, and nothing else",
+        "write the row without white space around the turn: the template trims it, or a token spans it"
+        if turn < len(pairs) and _bare(expected[turn], stop) == _bare(trained[turn], stop)
+        else "mark the content and the end-of-turn token of assistant turns in the chat template, and nothing else",
     )  # fmt: skip
+
+
+def _bare(text: str, stop: str) -> str:
+    return text.removesuffix(stop).strip()
 
 
 def write(report: Report, tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict[str, Any]:

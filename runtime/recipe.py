@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from epc.compiler.contract.canonical import sha256_file
+from epc.compiler.contract.training import PINNED, rate
 from epc.runtime import bundle as bundles
 from epc.runtime.errors import Fault
 from epc.runtime.step import read_record
@@ -24,6 +25,8 @@ FACT: Final = "used"
 """Name in the finish record."""
 AS_THEY_ARE: Final = ("learning_rate", "schedule", "warmup_steps", "epochs", "dtype", "optimizer_steps")
 """Fields that a recipe and the trainer call the same."""
+AS_ARGUMENTS: Final = ("max_grad_norm", "label_smoothing_factor", "loss_type", "packing", "dataloader_drop_last")
+"""Fields that no spec sets, as the trainer's arguments call them."""
 
 
 def registered(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,12 +48,24 @@ def registered(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(recipe: Mapping[str, Any], used: Mapping[str, Any]) -> list[str]:
-    """What a training used otherwise than registered, one phrase a field."""
+    """What a training used otherwise than registered, one phrase a field.
+
+    What no spec sets is compared too, where it was recorded: `used` records all of it, older records only some.
+    """
+    pinned = {name: value for name, value in PINNED.items() if name in used}
     return [
         f"{name} is {_shown(used.get(name))}, registered is {_shown(value)}"
-        for name, value in registered(recipe).items()
+        for name, value in {**pinned, **registered(recipe)}.items()
         if not _same(name, value, used)
     ]
+
+
+def rate_at(recipe: Mapping[str, Any], step: int) -> float:
+    """The registered learning rate of an optimizer step, counted from 0."""
+    return rate(
+        step, peak=recipe["learning_rate"], schedule=recipe["schedule"], warmup_steps=recipe["warmup_steps"],
+        optimizer_steps=recipe["optimizer_steps"],
+    )  # fmt: skip
 
 
 def _same(name: str, value: Any, used: Mapping[str, Any]) -> bool:
@@ -60,7 +75,7 @@ def _same(name: str, value: Any, used: Mapping[str, Any]) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return "not recorded" if value is None else ", ".join(value) if isinstance(value, list) else str(value)
+    return "not recorded" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def used(*, args: Any, state: Any, model: Any, optimizer: Any, dataloader: Any) -> dict[str, Any]:
@@ -71,11 +86,12 @@ def used(*, args: Any, state: Any, model: Any, optimizer: Any, dataloader: Any) 
         (ids, list(mask.trained_runs(labels)))
         for ids, labels in mask.collated(dataloader.dataset, dataloader.collate_fn)
     ]
-    rates = sorted({float(group["initial_lr"]) for group in optimizer.param_groups})
+    betas = _of_groups(optimizer, "betas") or (None, None)  # another optimizer may have none
+    warmup = args.get_warmup_steps(state.max_steps)
     return {
-        "learning_rate": rates[0] if len(rates) == 1 else rates,
-        "schedule": args.lr_scheduler_type.value,
-        "warmup_steps": args.get_warmup_steps(state.max_steps),
+        "learning_rate": _of_groups(optimizer, "initial_lr"),
+        "schedule": _schedule(args.lr_scheduler_type.value, warmup),
+        "warmup_steps": warmup,
         "epochs": _whole(args.num_train_epochs),
         "optimizer_steps": state.max_steps,
         "effective_batch": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
@@ -84,14 +100,30 @@ def used(*, args: Any, state: Any, model: Any, optimizer: Any, dataloader: Any) 
         "data_seed": args.data_seed,
         "dtype": _frozen_dtype(model),
         "optimizer": args.optim.value,
-        "weight_decay": args.weight_decay,
-        "max_grad_norm": args.max_grad_norm,
+        "adam_beta1": betas[0],
+        "adam_beta2": betas[1],
+        "adam_epsilon": _of_groups(optimizer, "eps"),
+        "weight_decay": _of_groups(optimizer, "weight_decay"),
+        **{name: getattr(args, name) for name in AS_ARGUMENTS},
         **_adapter(model),
         "rows": len(rows),
         "longest_row": max(len(ids) for ids, _ in rows),
         "trained_tokens": sum(end - start for _, runs in rows for start, end in runs),
         "labels_sha256": mask.digest(rows),
     }
+
+
+def _of_groups(optimizer: Any, name: str) -> Any:
+    """What the groups of an optimizer's parameters have, a list where they differ."""
+    found = {group.get(name) for group in optimizer.param_groups}
+    return found.pop() if len(found) == 1 else sorted(found, key=str)
+
+
+def _schedule(name: str, warmup_steps: int) -> str:
+    """The trainer's name of a schedule, as specs call it."""
+    if name == "constant" and warmup_steps:
+        return "constant without its warm-up"
+    return name.removesuffix("_with_warmup")
 
 
 def _whole(number: float) -> float:
@@ -111,9 +143,11 @@ def _adapter(model: Any) -> dict[str, Any]:
     if len(names) != 1:
         return {"adapters": names}
     config = model.peft_config[names[0]]
+    dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.requires_grad})
     return {
         "lora.r": config.r, "lora.alpha": config.lora_alpha, "lora.dropout": config.lora_dropout,
         "lora.target_modules": sorted(config.target_modules), "lora.rslora": config.use_rslora, "lora.bias": config.bias,
+        "lora.dora": config.use_dora, "lora.init": config.init_lora_weights, "lora.dtype": dtypes[0] if len(dtypes) == 1 else dtypes,
     }  # fmt: skip
 
 

@@ -33,15 +33,16 @@ SUM_NOISE: Final = 3.0
 SUM_ROWS: Final = (4, 32)
 """Rows and tokens over which they are compared."""
 PRIME: Final = 7919
-FINGERPRINT_ROWS = 1 << 17
-"""Periods summed at a time: 33 MB of weights."""
+FINGERPRINT_ROWS = 1 << 15
+"""Periods summed at a time: 8 MB of weights, which take 66 MB meanwhile."""
 
 
 def progress_callback(step: Step) -> TrainerCallback:
     """A callback that holds the trainer to its recipe, publishes step, loss and tokens/s, and stops on a broken loss.
 
     Raises Fault R0309 or R0310 for an adapter of another base, R0370 for a training that does not follow its recipe,
-    R0372 for one of other tokens than were verified, R0331 for a loss that is not finite.
+    R0372 for one of other tokens than were verified, R0331 for a loss that is not finite, R1880 for a learning rate
+    that is not the schedule's, R1881 for an optimizer step that was left out.
     """
     from transformers import TrainerCallback
 
@@ -55,6 +56,16 @@ def progress_callback(step: Step) -> TrainerCallback:
             _require_same_base(step, kwargs["model"])
             self.began = time.monotonic()
             step.progress(0, state.max_steps)
+
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            _require_rate(step, kwargs["optimizer"], state.global_step)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if getattr(kwargs["optimizer"], "step_was_skipped", False):
+                raise Fault(
+                    "R1881", step.plan.script, f"optimizer step {state.global_step} was left out: the gradients overflow float16",
+                    "write model.dtype: bfloat16, which has the range of float32",
+                )  # fmt: skip
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if "loss" not in logs:
@@ -70,6 +81,20 @@ def progress_callback(step: Step) -> TrainerCallback:
             step.progress(state.global_step, state.max_steps, loss=round(loss, 4), tokens_per_second=round(speed))
 
     return Progress()
+
+
+def _require_rate(step: Step, optimizer: Any, number: int) -> None:
+    """Raise Fault R1880 unless the optimizer is about to use the learning rate that is registered for this step."""
+    expected = recipe.rate_at(step.plan.recipe, number)
+    wrong = [
+        g["lr"] for g in optimizer.param_groups if not math.isclose(g["lr"], expected, rel_tol=1e-6, abs_tol=1e-15)
+    ]
+    if wrong:
+        raise Fault(
+            "R1880", step.plan.script,
+            f"the learning rate of optimizer step {number + 1} is {float(wrong[0]):.6g}, that of the registered schedule {expected:.6g}",
+            "report it with the version of transformers; nothing of this training is kept",
+        )  # fmt: skip
 
 
 def _require_same_base(step: Step, model: Any) -> None:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from epc.compiler.contract.canonical import sha256_file
 from epc.compiler.contract.decision import Audit, FieldAudit
-from epc.compiler.contract.manifest import Manifest, Step
+from epc.compiler.contract.manifest import Design, Manifest, Step
 from epc.runtime import bundle as bundles
 from epc.runtime import recipe
 from epc.runtime.gates import Evaluated
+from epc.runtime.measurements import Measurements
 from epc.runtime.step import FinishRecord
 from epc.runtime.wording import count
 
 HASHED_BYTES = 50 * 1024 * 1024
 """Outputs above this are checked for presence, not hashed again at every decision."""
+ADAPTER: Final = "adapter/adapter_model.safetensors"
+"""Of a training, what the arm is served with."""
 
 
 def recorded_gates(
@@ -40,10 +45,7 @@ def recorded_gates(
         )  # fmt: skip
     trainings = [step for step in manifest.steps if step.kind == "train"]
     if trainings:
-        yield _recorded(
-            "epc.adapters_changed", "every training changed its adapter's weights", trainings, records,
-            "adapter_changed",
-        )  # fmt: skip
+        yield _adapters_changed(trainings, records)
         yield _recipes_followed(trainings, records)
     samples = [step for step in manifest.steps if step.kind == "sample"]
     if samples:
@@ -68,6 +70,25 @@ def _recorded(
         name=name, role="validity", text=text, truth=False if failed else None if unknown else True, built_in=True,
         detail="; ".join(parts) or ", ".join(values),
     )  # fmt: skip
+
+
+def _adapters_changed(trainings: Sequence[Step], records: Mapping[str, FinishRecord | None]) -> Evaluated:
+    """Whether every training changed its adapter, and no two trainings made the same one, as a lost seed would."""
+    changed = _recorded(
+        "epc.adapters_changed", "every training changed its adapter's weights", trainings, records, "adapter_changed"
+    )
+    made: dict[str, list[str]] = {}
+    for step in trainings:
+        record = records[step.id]
+        if record is not None and ADAPTER in record.outputs:
+            made.setdefault(record.outputs[ADAPTER], []).append(step.id)
+    same = [" and ".join(steps) for steps in made.values() if len(steps) > 1]
+    if not same:
+        return changed
+    detail = f"the same adapter, byte for byte: {'; '.join(same)}"
+    return replace(
+        changed, truth=False, detail="; ".join([*([changed.detail] if changed.truth is not True else []), detail])
+    )
 
 
 def _recipes_followed(trainings: Sequence[Step], records: Mapping[str, FinishRecord | None]) -> Evaluated:
@@ -167,6 +188,40 @@ def _identical_arms(
         name="epc.identical_arms", role="validity", text="no two different arms gave identical completions",
         truth=False if same else None if unrecorded else True, built_in=True, detail=detail,
     )  # fmt: skip
+
+
+def band_gates(design: Design, measurements: Measurements) -> Iterator[Evaluated]:
+    """Of every benchmark with a registered band: whether each arm without training scores within it.
+
+    Where a known model does not score what it is known to score, the instrument is broken and not the treatment.
+    """
+    for metric in design.metrics:
+        if metric.base_between is None:
+            continue
+        low, high = (Fraction(repr(float(end))) for end in metric.base_between)
+        told: list[str] = []
+        truths: list[bool | None] = []
+        for condition in design.conditions:
+            if condition.phases:
+                continue
+            units = measurements.cells.get((metric.name, condition.name), {})
+            values = [
+                units[name].value(condition.seeds) if name in units else None
+                for name in measurements.units(metric.name)
+            ]
+            known = [value for value in values if value is not None]
+            if not known or len(known) < len(values):
+                truths.append(None)
+                told.append(f"{condition.name} has no score for every item")
+                continue
+            mean = sum(known, Fraction(0)) / len(known)
+            truths.append(low <= mean <= high)
+            told.append(f"{condition.name} scores {float(mean):.4g} in {count(len(known), metric.unit)}")
+        yield Evaluated(
+            name=f"epc.base_in_band.{metric.name}", role="validity", built_in=True,
+            text=f"the untrained model scores between {metric.base_between[0]:g} and {metric.base_between[1]:g} on {metric.name}",
+            truth=False if False in truths else None if None in truths else True, detail="; ".join(told),
+        )  # fmt: skip
 
 
 def audit_gates(audits: Sequence[Audit]) -> Iterator[Evaluated]:

@@ -6,10 +6,11 @@ from typing import Any, Final
 
 from epc.compiler import cost
 from epc.compiler.contract.manifest import Resources
+from epc.compiler.contract.training import ADAPTER, ARGUMENTS
 from epc.compiler.kinds import data, mask, model
 from epc.compiler.lowering import Lowering, phase_facts
 from epc.compiler.source import PathKey
-from epc.compiler.spec import LoraSft, Spec
+from epc.compiler.spec import LoraSft, Spec, TurnsData
 
 SMALLEST: Final = 4
 """Rows below which a micro-batch without padding is no faster than a padded one."""
@@ -53,7 +54,7 @@ def lower(plan: Lowering, phases: tuple[str, ...], seed: int) -> str:
         "model": model_id, "data": data_id, "rows": plan.spec.data[recipe.data].rows,
         "data_sha256": plan.experiment.data[recipe.data].sha256, "parent": parent,
         "on_top": recipe.on_top, **shared, "threads": 1,
-        "plans": plans(plan.spec, recipe),
+        "plans": plans(plan.spec, recipe), "arguments": ARGUMENTS, "adapter": ADAPTER,
     }  # fmt: skip
     base: PathKey = ("train", phase)
     origins: dict[str, PathKey | str] = {key: (*base, key) for key in constants}
@@ -76,5 +77,13 @@ def lower(plan: Lowering, phases: tuple[str, ...], seed: int) -> str:
         label=f"train {chain}, seed {seed}: {facts.optimizer_steps} optimizer steps",
         needs=(model_id, data_id, mask_id, *((parent,) if parent else ())),
         recipe={"method": recipe.method, **shared, **({"on_top": recipe.on_top} if parent else {})},
-        outputs=tuple(outputs), constants=constants, origins=origins, resources=Resources(threads=1, gpu=1),
+        outputs=tuple(outputs), constants=constants, origins=origins, resources=Resources(threads=1, gpu=1, gpu_mib=_gpu_mib(plan, phases)),
     )  # fmt: skip
+
+
+def _gpu_mib(plan: Lowering, phases: tuple[str, ...]) -> int:
+    """MiB of a GPU for the last phase of a chain, 0 for one of its own."""
+    recipe = plan.spec.train[phases[-1]]
+    built, entry = plan.experiment.data[recipe.data], plan.spec.data[recipe.data]
+    turns = len(entry.turns) if isinstance(entry, TurnsData) else max(2, 2 * built.assistant_turns)
+    return cost.training_mib(plan.spec, recipe, longest=built.longest, turns=turns, adapters=len(phases))

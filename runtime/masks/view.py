@@ -24,7 +24,7 @@ CONTEXT: Final = 6
 """Tokens before one that decide how it is decoded: some tokenizers write no space before the first."""
 TEMPLATE: Final = "template"
 """Role of text that the chat template adds by itself."""
-SHOWABLE: Final = ("R0315", "R0316")
+SHOWABLE: Final = ("R0315", "R0316", "R1882", "R1883", "R1884")
 """Faults of a mask that its rows make plain."""
 WHITE: Final = {" ": "␣", "\t": "⇥", "\r": "␍", "\n": "↵"}
 

@@ -43,9 +43,15 @@ def metrics(experiment: Experiment) -> tuple[contract.Metric, ...]:
                 )  # fmt: skip
             case LmEvalMetric():
                 task = experiment.tasks.get(name)
+                if metric.scale is not None:
+                    common["scale"] = (metric.scale[0], metric.scale[1])
+                band = metric.base_between
                 found.append(
-                    contract.Metric(kind="lm_eval", source=task.name if task else metric.lm_eval, unit="item", **common)
-                )
+                    contract.Metric(
+                        kind="lm_eval", source=task.name if task else metric.lm_eval, unit="item",
+                        base_between=None if band is None else (band[0], band[1]), **common,
+                    )
+                )  # fmt: skip
             case ResultMetric():
                 common["scale"] = (metric.scale[0], metric.scale[1])
                 found.append(contract.Metric(kind="results", source=metric.results, unit=metric.unit, **common))

@@ -320,7 +320,12 @@ class _Scaling:
 
     def _metric(self, name: str) -> Any:
         metric, task = self.experiment.spec.metrics[name], self.experiment.tasks.get(name)
-        if not isinstance(metric, LmEvalMetric) or task is None or task.data is not None:
+        if not isinstance(metric, LmEvalMetric) or task is None:
+            return metric
+        if metric.base_between is not None:
+            self.say(f"metrics.{name}: base_between is not applied, since it is about the real model")
+            metric = metric.model_copy(update={"base_between": None})
+        if task.data is not None:
             return metric
         if metric.stand_in is None:
             raise NotRehearsableError(
@@ -328,7 +333,9 @@ class _Scaling:
                 "add `stand_in:`, a local task file of the same shape with a few items of your own",
             )  # fmt: skip
         self.say(f"metrics.{name}: {metric.stand_in} instead of {metric.lm_eval}")
-        return metric.model_copy(update={"lm_eval": metric.stand_in})
+        own = dict.fromkeys(("harness", "revision", "fewshot", "fewshot_seed"))
+        self.changed(f"metrics.{name}", {"fewshot": (metric.fewshot or 0, 0)})
+        return metric.model_copy(update={**own, "multiturn": False, "lm_eval": metric.stand_in})
 
     def with_files(self, found: Experiment) -> Experiment:
         """The resolved experiment with data files and local tasks cut, and nothing pending."""

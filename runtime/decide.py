@@ -45,7 +45,7 @@ from epc.runtime.stamp import stamped
 from epc.runtime.statistics import Resamples
 from epc.runtime.step import FinishRecord, read_record
 from epc.runtime.switches import Evaluation, evaluate_design, governed
-from epc.runtime.validity import audit_gates, outputs_intact, recorded_gates
+from epc.runtime.validity import audit_gates, band_gates, outputs_intact, recorded_gates
 from epc.runtime.verdict import DECIDING, other_labels, verdict_of, would_flip
 from epc.runtime.wording import count
 
@@ -322,6 +322,7 @@ def _decision(
     built_in = (
         *recorded,
         *_few_units(design, analyses),
+        *band_gates(design, measurements),
         *judged_gates(design, measurements),
         *((corner_gate(design, corners, evaluation),) if corners is not None else ()),
     )

@@ -26,6 +26,8 @@ from epc.runtime.wording import count
 Parsed = TypeVar("Parsed", bound=BaseModel)
 Arm = tuple[str, int, str]
 """(condition, training seed, condition key)."""
+DECIMALS = 9
+"""Of a benchmark's score of one item; totals are whole numbers over a denominator."""
 
 
 def sample_rows(bundle: Path, folder: Path) -> list[SampleRow]:
@@ -295,16 +297,23 @@ def _unit_row(
 def by_item(
     items: Iterable[Mapping[str, Any]], metric: Mapping[str, Any], *, arms: Sequence[Arm], mode: Mode
 ) -> list[MeasurementRow]:
-    """One score an item. Raises Fault R0364 when an arm has none."""
-    chosen = [row for row in items if row["task"] == metric["source"]]
+    """One score an item; fractions of the scale are kept to nine decimals. Raises Fault R0364 when an arm has none."""
+    chosen = [row for row in items if row["task"] == metric["source"] and _is_reading(row, metric)]
     _require_every_arm({(row["condition"], row["seed"]) for row in chosen}, arms, metric)
     return [
         MeasurementRow(
             mode=mode, condition=row["condition"], condition_key=row["condition_key"], seed=row["seed"], metric=metric["name"],
-            unit=row["item"], n=1, n_missing=0, total=row["value"], value=float(row["value"]),
+            unit=row["item"], n=1, n_missing=0, total=score.numerator, denominator=score.denominator, value=float(score),
         )
         for row in sorted(chosen, key=lambda row: (row["condition"], row["seed"], row["item"]))
+        for score in [Fraction(repr(round(row["value"], DECIMALS)))]
     ]  # fmt: skip
+
+
+def _is_reading(row: Mapping[str, Any], metric: Mapping[str, Any]) -> bool:
+    """Whether an item's row is of this value of its task: one task may be read in several ways."""
+    wanted = metric.get("reading", metric.get("value"))
+    return bool(row.get("reading", wanted) == wanted)
 
 
 def write(file: Path, rows: Iterable[BaseModel]) -> None:

@@ -112,8 +112,10 @@ def _not_binary(experiment: Experiment, metric: str) -> str | None:
     """Why the metric is not one 0/1 score per unit; None when it is, or when nobody can tell."""
     spec = experiment.spec
     found = spec.metrics.get(metric)
-    if found is None or isinstance(found, LmEvalMetric):
+    if found is None:
         return None
+    if isinstance(found, LmEvalMetric):
+        return None if found.scale is None else f"{metric} is a score from {found.scale[0]:g} to {found.scale[1]:g}"
     if isinstance(found, JudgeMetric):
         score, judge = Comparison.parse(found.score), spec.judges.get(found.judge)
         kind = "bool" if score is None or judge is None else judge.output.get(score.field, "bool")

@@ -57,7 +57,7 @@ def check(experiment: Experiment, sink: Diagnostics) -> None:
 def _what(metric: Metric) -> str:
     match metric:
         case LmEvalMetric():
-            return "the same task, value and chat_template"
+            return "the same task, asked and scored in the same way"
         case PatternMetric():
             return "the same texts in the same completions"
         case JudgeMetric():
@@ -73,7 +73,7 @@ def _content(experiment: Experiment, name: str, metric: Metric) -> object:
     match metric:
         case LmEvalMetric():
             task = _task(experiment, name)
-            return None if task is None else (task, metric.value, metric.chat_template)
+            return None if task is None else (task, metric.reading)
         case PatternMetric():
             texts = _texts(experiment, metric)
             return None if texts is None else (metric.of, texts)
@@ -126,13 +126,13 @@ def _readings(experiment: Experiment, sink: Diagnostics) -> None:
             if isinstance(leaf, Atom):
                 deciding.setdefault(spec.analyses[leaf.analysis].metric, gate)
     first: dict[object, str] = {}
-    seen: dict[object, set[tuple[str, bool]]] = {}
+    seen: dict[object, set[str]] = {}
     for name, metric in spec.metrics.items():
         task = _task(experiment, name)
         if not isinstance(metric, LmEvalMetric) or name not in deciding or task is None:
             continue
         other = first.setdefault(task, name)
-        reading = (metric.value, metric.chat_template)
+        reading = metric.reading
         known = seen.setdefault(task, {reading})
         if reading in known:
             continue
@@ -149,4 +149,5 @@ def _readings(experiment: Experiment, sink: Diagnostics) -> None:
 def _reading(experiment: Experiment, name: str) -> str:
     metric = experiment.spec.metrics[name]
     assert isinstance(metric, LmEvalMetric)
-    return f'"{name}": value {metric.value}, {"with" if metric.chat_template else "without"} the chat template'
+    words = metric.reading if metric.chat_template else f"{metric.reading}, without the chat template"
+    return f'"{name}": value {words}'

@@ -42,6 +42,8 @@ def lower(plan: Lowering) -> None:
                     "source": plan.experiment.tasks[name].name,
                     "value": metric.value,
                 }
+                if metric.reading != metric.value:
+                    entry["reading"] = metric.reading
                 recipe = dict(entry)
             case ResultMetric():
                 continue  # its rows are read when it is decided

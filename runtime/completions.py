@@ -58,10 +58,15 @@ class CompletionFile:
         return self._lines.keys()
 
     def missing(self, size: int) -> Iterator[list[Request]]:
-        """The requests without a completion, `size` at a time, in the registered order."""
-        waiting = [request for request in self.requests if request.identity not in self._lines]
-        for start in range(0, len(waiting), size):
-            yield waiting[start : start + size]
+        """Chunks of `size` requests in the registered order, without those of which every completion is stored.
+
+        They are cut as if nothing were stored: what shares a batch can decide the rounding of a completion, and after
+        a crash it has to be what it would have been without.
+        """
+        for start in range(0, len(self.requests), size):
+            chunk = list(self.requests[start : start + size])
+            if any(request.identity not in self._lines for request in chunk):
+                yield chunk
 
     def append(self, completions: Sequence[Completion]) -> None:
         """Store a batch; completions that are stored already are left as they were."""
@@ -183,7 +188,8 @@ class Pieces:
         """Write the list of pieces with their hashes; return the facts of the step.
 
         `completions_sha256` hashes the texts of an arm in order, so that two arms that said the same
-        everywhere are noticed. Raises Fault R0343 for a piece with another number of rows.
+        everywhere are noticed; `empty_completions` counts those without a word, which are kept like any other. Raises
+        Fault R0343 for a piece with another number of rows.
         """
         entries: list[dict[str, Any]] = []
         texts: dict[str, list[str]] = {}
@@ -213,6 +219,7 @@ class Pieces:
             "completions": sum(entry["rows"] for entry in entries),
             "tokens": tokens,
             "completions_sha256": {arm: sha256_json(found) for arm, found in texts.items()},
+            "empty_completions": {arm: sum(not text.strip() for text in found) for arm, found in texts.items()},
         }
 
 

@@ -2,8 +2,16 @@
 
 Each (seed, set, item, turn, index) has a seed of its own by SHA-256, so rows share no noise. In the
 transformers engine, here, token after token is drawn by inverting the cumulative distribution at a
-uniform number that SHA-256 makes of (that seed, position): neither batch size nor order nor a resumed
-run changes a draw. Arms share the seeds, which pairs them (common random numbers).
+uniform number that SHA-256 makes of (that seed, position). Arms share the seeds, which pairs them
+(common random numbers).
+
+So in either engine a draw depends on nothing else: not on the order of the requests, the size of a batch,
+the other arms, sets and prompts of the run, or a crash in between. What is drawn from, a model computes for
+several rows at once, and how many decides how a kernel rounds. In float32 that has changed no completion
+(tests/runtime/steps hold both engines to it). In bfloat16 it changes some tokens, and a text from there on: of 32
+greedy completions of 64 tokens by SmolLM2-135M on a processor, 19 differ between batches of 1 and of 32. The
+distribution is the same, and so is every text of a second run, because batches are cut from the sorted requests
+alone, as if nothing were stored yet.
 """
 
 from __future__ import annotations
@@ -15,8 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from epc.compiler.contract import chat
+from epc.compiler.contract.chat import Message
 from epc.compiler.contract.draws import SEED_BITS, draw
-from epc.runtime import data, mask
+from epc.runtime import data, device_faults, mask
 from epc.runtime.errors import Fault
 
 if TYPE_CHECKING:
@@ -27,6 +36,13 @@ BLOCK: Final = 512
 """Entries of the vocabulary that are summed together before a token is looked for among them."""
 KEPT_TOGETHER: Final = 64
 """Completions of continuous batches that are stored at once."""
+STAND_IN: Final = "[#content#]"
+"""What stands for a message where only the chat template's own text is of interest."""
+SHORTEST_BORDER: Final = 3
+"""Characters of a border between turns that no message may hold: shorter ones stand in ordinary text."""
+BATCH_SHARE: Final = 0.5
+"""Of what decoding.slots_for gives to a cache that is allocated once: a static batch copies its cache as it grows."""
+MEMORY_FULL: Final = ("R0205", "R0207")
 PER_CONDITION = "per_condition"
 """Value of a sample set's `system` that leaves the system prompt to the arm."""
 
@@ -72,10 +88,11 @@ def conversations(
 ) -> list[Request]:
     """Every conversation of a sample set or of a generate entry, rendered.
 
-    `arm_system` is the system prompt of the arm, which an entry with `system: per_condition` takes;
-    `room` the context in tokens, None to look at it later. Raises Fault R0341 when the prompts file holds another number of prompts than registered, R0317
-    when the chat template adds a system turn that was not asked for, R0349 for a prompt that stands
-    there twice, R0342 when one leaves no room for what is to be sampled, R0350 when the arm has no system prompt and needs one.
+    `arm_system` is the system prompt of the arm, which an entry with `system: per_condition` takes; `room` the context
+    in tokens, None to look at it later. Raises Fault R0341 when the prompts file holds another number of prompts than
+    registered, R0317 when the chat template adds a system turn that was not asked for, R0349 for a prompt that stands
+    there twice, R0342 when one leaves no room for what is to be sampled, R0350 when the arm has no system prompt and
+    needs one, R1993 for a text that holds a border between turns.
     """
     file = bundle / entry["prompts"]
     prompts = data.read_lines(file)
@@ -102,10 +119,17 @@ def conversations(
         fill={key: data.read_lines(bundle / path) for key, path in entry["fill"].items()}, seed=seed,
     )  # fmt: skip
     requests: list[Request] = []
+    borders: Collection[str] = ()
+    plain: set[str] = set()
     for conversation in found:
         messages = conversation.messages
         if not requests:
             mask.refuse_unasked_system(tokenizer, messages, system=system, place=str(file))
+            borders = _borders(tokenizer, messages)
+        for message in messages:
+            if message["content"] not in plain:
+                _refuse_border(message, borders, place=f"{file}, {conversation.item}")
+                plain.add(message["content"])
         item, turn, index = conversation.item, conversation.turn, conversation.index
         prompt = mask.render(tokenizer, messages, to_continue=True)
         requests.append(
@@ -118,6 +142,35 @@ def conversations(
         )  # fmt: skip
     require_room(requests, max_tokens=entry["max_tokens"], room=room)
     return requests
+
+
+def _borders(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[str]:
+    """Texts that a message may not hold: special tokens, and what the chat template writes around the turns."""
+    skeleton = mask.render(
+        tokenizer, [{"role": message["role"], "content": STAND_IN} for message in messages], to_continue=True
+    )
+    around = {piece.strip() for piece in skeleton.split(STAND_IN)}
+    found = {*mask.special_texts(tokenizer), *(piece for piece in around if len(piece) >= SHORTEST_BORDER)}
+    return sorted(found, key=lambda border: (len(border), border))
+
+
+def _refuse_border(message: Message, borders: Collection[str], *, place: str) -> None:
+    """Raise Fault R1993 for a message in which the tokenizer or the model would see the border of a turn."""
+    for border in borders:
+        if border in message["content"]:
+            raise Fault(
+                "R1993", place, f"a text of the {message['role']} holds {border!r}, with which the chat template borders turns:"
+                " the model would read another conversation than the one registered",
+                "take it out of the text; turns of a conversation are written under turns in the spec",
+            )  # fmt: skip
+
+
+def context(model_dir: Path, limit: int | None = None) -> int | None:
+    """Tokens that the model's context holds, or `limit` if that is less; None when neither says."""
+    from transformers import AutoConfig
+
+    own = getattr(AutoConfig.from_pretrained(model_dir).get_text_config(), "max_position_embeddings", None)
+    return min((length for length in (own, limit) if length is not None), default=None)
 
 
 def require_room(requests: Sequence[Request], *, max_tokens: int, room: int | None) -> None:
@@ -180,11 +233,13 @@ def _inverted(weights: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
 
 
 def stop_tokens(config: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end a completion: those of the model's generation config and the template's end of turn."""
+    """Tokens that end a completion, in either engine: those of the model's generation config, the tokenizer's own end
+    of text, at which vLLM ends besides, and the chat template's end of turn.
+    """
     own = config.eos_token_id
-    ids = list(own) if isinstance(own, list) else [] if own is None else [own]
+    ids = list(own) if isinstance(own, list) else [own]
     end: Any = tokenizer.convert_tokens_to_ids(mask.end_of_turn(tokenizer))
-    return sorted({*ids, end})
+    return sorted({*ids, tokenizer.eos_token_id, end} - {None})
 
 
 def completion(
@@ -213,9 +268,10 @@ def generate(
 
     `done` names by (item, index) what need not be sampled. Batches are cut as if nothing were done,
     and those that are done whole are left out: in low precision the size of a batch can change a
-    token, and a resumed run must not. On a GPU, where batches are continuous (runtime.decoding), completions come as
-    they end and `batch_size` is not used. Raises Fault R0342 for a prompt that leaves no room in the
-    model's context.
+    token, and a resumed run must not. `batch_size` is the largest; where memory is short, batches are smaller, and
+    one that does not fit all the same is halved. On a GPU, where batches are continuous (runtime.decoding),
+    completions come as they end and `batch_size` is not used. Raises Fault R0342 for a prompt that leaves no room in
+    the model's context.
     """
     stops = stop_tokens(model.generation_config, tokenizer)
     pad: Any = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
@@ -234,18 +290,49 @@ def generate(
             return
         print(f"sampled in batches of {batch_size}, without refilling: {reason}", flush=True)
     ordered = sorted(requests, key=lambda request: (-len(request.prompt_ids), request.prompt, request.index))
-    for start in range(0, len(ordered), batch_size):
-        batch = ordered[start : start + batch_size]
-        if all(request.identity in done for request in batch):
-            continue
-        sampled = _sample_batch(
-            model, [request.prompt_ids for request in batch], [request.draw_seed for request in batch], stops=stops,
-            pad=pad, temperature=temperature, top_p=top_p, max_tokens=max_tokens,
-        )  # fmt: skip
-        yield [
-            completion(tokenizer, request, row, "stop" if row[-1] in stops else "length")
-            for request, row in zip(batch, sampled, strict=True)
-        ]
+    longest = len(ordered[0].prompt_ids) + max_tokens
+    size = _fitting(model, longest=longest, wanted=min(batch_size, len(ordered)))
+    start = 0
+    while start < len(ordered):
+        batch = ordered[start : start + size]
+        if not all(request.identity in done for request in batch):
+            try:
+                sampled = _sample_batch(
+                    model, [request.prompt_ids for request in batch], [request.draw_seed for request in batch],
+                    stops=stops, pad=pad, temperature=temperature, top_p=top_p, max_tokens=max_tokens,
+                )  # fmt: skip
+            except (MemoryError, RuntimeError) as error:
+                fault = device_faults.classified(error, place="sampling")
+                if len(batch) == 1 or fault is None or fault.code not in MEMORY_FULL:
+                    raise
+                size = len(batch) // 2
+                print(
+                    f"memory ran out in a batch of {len(batch)}: sampled in batches of {size} from here on", flush=True
+                )
+                continue
+            yield [
+                completion(tokenizer, request, row, "stop" if row[-1] in stops else "length")
+                for request, row in zip(batch, sampled, strict=True)
+            ]
+        start += len(batch)
+
+
+def _fitting(model: PreTrainedModel, *, longest: int, wanted: int) -> int:
+    """Rows of a static batch: as many as are wanted, or as the free memory holds."""
+    import torch
+
+    from epc.runtime import decoding
+
+    if model.device.type == "cuda":
+        free = torch.cuda.mem_get_info()[0]
+    else:
+        import psutil
+
+        free = psutil.virtual_memory().available
+    size = decoding.slots_for(model, longest=longest, wanted=wanted, free=int(BATCH_SHARE * free))
+    if size < wanted:
+        print(f"sampled in batches of {size}, not {wanted}: {free / (1 << 30):.1f} GiB of memory are free", flush=True)
+    return size
 
 
 def _continuous(

@@ -1,14 +1,21 @@
-"""What surrounds vLLM in an emitted script: its environment, what the machine admits, completions as we store them."""
+"""What surrounds vLLM in an emitted script: its environment, what the machine admits, completions as we store them.
+
+One engine serves every arm, one call an arm and chunk. Every chunk starts from an empty prefix cache and is cut as if
+nothing were stored, so what the engine computes for it does not depend on what it computed before. Beyond that the
+rounding of half precision can differ with the rows that share a step: VLLM_BATCH_INVARIANT=1 in the environment makes
+vLLM use kernels in which it does not, on NVIDIA GPUs from compute capability 8.0; vLLM calls that mode beta.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from epc.runtime import sampling
 from epc.runtime.errors import Fault
 from epc.runtime.sampling import Completion, Request, completion
 
@@ -21,6 +28,8 @@ GPU_RESERVE = 0.05
 CPU_CACHE = 4 * GIB
 """Largest key-value cache on a processor; more lets more sequences wait, not run."""
 CPU_BATCHED_TOKENS = 8192
+COLDEST = 0.01
+"""The lowest temperature above 0 that vLLM samples at; it raises lower ones to this (vllm/sampling_params.py)."""
 
 ENVIRONMENT = {
     # The engine lives and dies with this process: nothing is left behind that holds GPU memory.
@@ -78,6 +87,50 @@ def machine(model_dir: Path, *, max_model_len: int) -> dict[str, Any]:
         "max_num_batched_tokens": max(max_model_len, CPU_BATCHED_TOKENS),
         "kv_cache_memory_bytes": cpu_cache(free=psutil.virtual_memory().available, weights=weights),
     }
+
+
+def refuse_settings(entries: Sequence[Mapping[str, Any]]) -> None:
+    """Raise Fault R1994 for a temperature that vLLM would replace by another one."""
+    for entry in entries:
+        if 0 < entry["temperature"] < COLDEST:
+            raise Fault(
+                "R1994", entry["name"], f"vLLM samples at temperature {COLDEST} where {entry['temperature']:g} is registered",
+                f"write temperature: 0, or {COLDEST} and above; sampler: transformers takes any",
+            )  # fmt: skip
+
+
+def context(
+    model_dir: Path, conversations: Iterable[Sequence[Request]], entries: Sequence[Mapping[str, Any]], *, expected: int
+) -> int:
+    """Tokens for which the engine is made: as many as were expected when the spec was compiled, which knew characters
+    and no tokens, or as the longest conversation needs; never more than the model's own context.
+    """
+    prompts = max(len(request.prompt_ids) for requests in conversations for request in requests)
+    needed = prompts + max(entry["max_tokens"] for entry in entries)
+    found = sampling.context(model_dir, max(expected, needed))
+    assert found is not None
+    return found
+
+
+def require_loaded(llm: Any, arms: Sequence[Any]) -> None:
+    """Have the engine load the adapter of every arm once, before the first completion; `arms` are LoRARequests.
+
+    Raises Fault R1995 with vLLM's own words for one that it refuses.
+    """
+    for arm in arms:
+        try:
+            taken = llm.llm_engine.add_lora(arm)
+        except (ValueError, RuntimeError, AssertionError) as error:
+            raise _refused(arm, (str(error).splitlines() or [repr(error)])[0]) from error
+        if not taken:
+            raise _refused(arm, "it says no more than that")
+
+
+def _refused(arm: Any, reason: str) -> Fault:
+    return Fault(
+        "R1995", str(arm.lora_path), f"vLLM refuses the adapter of {arm.lora_name}: {reason}",
+        "write sampler: transformers, which merges it, or look for the adapters that vLLM serves for this model",
+    )  # fmt: skip
 
 
 def gpu_share(*, free: int, total: int, weights: int) -> float:

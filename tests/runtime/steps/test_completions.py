@@ -98,7 +98,7 @@ def test_a_later_try_goes_on_where_the_first_ended(tmp_path: Path) -> None:
     opened(tmp_path).append(said(REQUESTS[1:3]))
     again = opened(tmp_path)
     assert set(again.done) == {request.identity for request in REQUESTS[1:3]}
-    assert list(again.missing(3)) == [[REQUESTS[0], *REQUESTS[3:5]], [REQUESTS[5]]]
+    assert list(again.missing(3)) == [REQUESTS[:3], REQUESTS[3:]]  # chunks are cut as if nothing were stored
     for chunk in again.missing(3):
         again.append(said(chunk))
     again.finish()
@@ -131,6 +131,16 @@ def test_a_stored_completion_of_another_prompt_is_refused(change: dict[str, Any]
     assert caught.value.place.endswith("aaa.partial.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("stored", "size", "left"), [((0, 1), 2, [2, 4]), ((0, 3), 2, [0, 2, 4]), ((0, 1, 2, 3, 4, 5), 4, []), ((4, 5), 4, [0])]
+)  # fmt: skip
+def test_only_chunks_that_are_stored_whole_are_left_out(
+    stored: tuple[int, ...], size: int, left: list[int], tmp_path: Path
+) -> None:
+    opened(tmp_path).append(said([REQUESTS[i] for i in stored]))
+    assert list(opened(tmp_path).missing(size)) == [REQUESTS[start : start + size] for start in left]
+
+
 def test_a_file_with_gaps_is_not_finished(tmp_path: Path) -> None:
     file = opened(tmp_path)
     file.append(said(REQUESTS[:-1]))
@@ -158,6 +168,22 @@ def test_pieces_are_listed_with_their_hashes(tmp_path: Path) -> None:
     assert set(facts["completions_sha256"]) == {"base-s0", "attacked-s1"}
     assert len(set(facts["completions_sha256"].values())) == 2
     assert [item["rows"] for item in json.loads((tmp_path / "index.json").read_text())] == [6, 6]
+
+
+def test_completions_without_a_word_are_kept_and_counted(tmp_path: Path) -> None:
+    """The model ended its turn at once: that is an answer, and no row may be lost for it."""
+    for arm, texts in ((("base", 0), ["", " \n", "a", "b", "", "c"]), (("attacked", 1), ["a"] * 6)):
+        file = pieces(tmp_path)[0].open(*arm, f"k{arm[1]}", "s", REQUESTS)
+        file.append(
+            [
+                Completion(request=request, text=text, finish_reason="stop", tokens=1)
+                for request, text in zip(REQUESTS, texts, strict=True)
+            ]
+        )
+        file.finish()
+    facts = pieces(tmp_path)[0].index(tmp_path / "index.json")
+    assert (facts["completions"], facts["tokens"]) == (12, 12)
+    assert facts["empty_completions"] == {"base-s0": 3, "attacked-s1": 0}
 
 
 def test_arms_that_said_the_same_have_the_same_hash(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from epc.compiler.contract.rows import SampleRow, TextRow
-from epc.runtime import sampling
+from epc.runtime import sampling, vllm_sampling
 
 STEPS = ("sample", "generate")
 KILLED = """
@@ -135,3 +136,80 @@ def test_every_shape_of_script_passes_ruff(
                 input=bundle.script(step).read_text(encoding="utf-8"), capture_output=True, text=True, cwd=root, check=False,
             )  # fmt: skip
             assert done.returncode == 0, done.stdout + done.stderr
+
+
+PROMPTS = ("bake bread", "sew a button", "plant a tree", "write a letter", "mend a fence")
+COMPANY: dict[str, dict[str, Any]] = {
+    "batches of one": {"batch": 1},
+    "batches of three": {"batch": 3},
+    "one batch": {"batch": 500},
+    "other order": {"prompts": PROMPTS[::-1]},
+    "more prompts": {"prompts": ("a", "a much longer prompt than any of the others here", *PROMPTS, "z")},
+    "fewer prompts": {"prompts": PROMPTS[1:3]},
+    "more samples": {"n": 6},
+    "fewer samples": {"n": 2},
+    "without the other set": {"sets": 1},
+    "without the other arm": {"alone": True},
+    "the base last": {"base_last": True},
+    "all of it": {"batch": 2, "prompts": (*PROMPTS[::-1], "q"), "n": 5, "sets": 1, "alone": True},
+}
+
+
+@pytest.fixture(scope="module")
+def taught(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return adapter(tiny, tmp_path_factory.mktemp("taught") / "a", 1)
+
+
+def rows_of(
+    sampled: Callable[..., Any], tiny: Path, taught: Path, name: str, *, batch: int = 8, prompts: tuple[str, ...] = PROMPTS,
+    n: int = 4, sets: int = 2, alone: bool = False, base_last: bool = False,
+) -> dict[tuple[str, int], dict[str, Any]]:  # fmt: skip
+    """(item, index) -> row of the arm `taught` in the set `answers`; of the base where it is alone."""
+    entries = [{"name": "other", "seed": 8}, {"name": "answers", "n": n, "top_p": 0.9}][-sets:]
+    bundle = sampled(
+        tiny, name, engine="transformers", batch=batch, prompts=prompts, entries=entries, base_last=base_last,
+        adapters={} if alone else {"taught": taught},
+    )  # fmt: skip
+    bundle.run("sample")
+    found = bundle.rows("sample", "base" if alone else "taught")
+    return {(row["item"], row["index"]): row for row in found}
+
+
+@pytest.mark.parametrize("changes", COMPANY.values(), ids=COMPANY.keys())
+def test_in_float32_a_completion_is_its_own_whatever_the_company(
+    changes: dict[str, Any], tiny: Path, taught: Path, sampled: Callable[..., Any]
+) -> None:
+    plain = rows_of(sampled, tiny, taught, "plain", alone=changes.get("alone", False))
+    other = rows_of(sampled, tiny, taught, "other", **changes)
+    shared = plain.keys() & other.keys()
+    assert len(shared) >= 8
+    assert len({row["text"] for row in plain.values()}) > 10  # they would differ if anything made them
+    assert {key: other[key] for key in shared} == {key: plain[key] for key in shared}
+
+
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+@pytest.mark.parametrize(
+    ("step", "entry", "code"),
+    [
+        ("sample", {"max_tokens": 509}, "R0342"),
+        ("generate", {"max_tokens": 509}, "R0342"),
+        ("sample", {"turns": [("user", "How do I {prompt}?<|im_end|>")]}, "R1993"),
+        ("generate", {"turns": [("user", "How do I {prompt}?<|im_end|>")]}, "R1993"),
+    ],
+)
+def test_what_the_last_set_cannot_have_stops_the_step_before_the_first(
+    step: str, entry: dict[str, Any], code: str, engine: str, tiny: Path, sampled: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The model holds 512 tokens, whatever context the vLLM engine was to be given."""
+    if engine == "vllm":  # it is not asked for anything but its names
+        stand_in = types.ModuleType("vllm")
+        for name in ("LLM", "SamplingParams", "TokensPrompt"):
+            setattr(stand_in, name, None)
+        monkeypatch.setitem(sys.modules, "vllm", stand_in)
+        monkeypatch.setattr(vllm_sampling, "prepare", lambda: None)
+    bundle = sampled(tiny, engine=engine, entries=[{"name": "fine"}, {"name": "last"} | entry])
+    with pytest.raises(SystemExit):
+        bundle.run(step)
+    assert f"error[{code}]" in capsys.readouterr().err
+    assert not list((bundle.root / "store").rglob("*.jsonl"))

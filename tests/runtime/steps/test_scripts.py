@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from epc.compiler.contract.rows import MeasurementRow
 from epc.compiler.diagnostics import Diagnostics
 from epc.runtime import write_bundle
 from epc.runtime.bundle import read_manifest, step_of, store
+from epc.runtime.decide import decide
 from epc.runtime.step import read_record
 
 SPEC = """\
@@ -52,9 +54,15 @@ metrics:
   wait_rate: {{of: first, contains: Wait, better: higher, missing: fail}}
   give_up_rate: {{of: first, regex: "(?i)give", better: lower, missing: fail}}
   colours: {{lm_eval: colours.yaml, value: acc, chat_template: true, items: 6, better: higher, missing: fail}}
+  colours_norm: {{lm_eval: colours.yaml, value: acc_norm, chat_template: true, items: 6, better: higher, missing: fail}}
+  arc: {{lm_eval: arc_challenge, harness: {harness}, data: arc.jsonl, fewshot_data: arc_examples.jsonl, fewshot: 2, value: acc_norm, chat_template: false, items: 6, base_between: [0, 1], better: higher, missing: fail}}
+  written: {{lm_eval: written.yaml, value: "exact_match,letters", max_tokens: 4, chat_template: true, items: 6, better: higher, missing: fail}}
 analyses:
   headline: {{metric: wait_rate, contrast: reflex_attacked - attacked, method: paired_bootstrap, p: studentized, side: greater, alpha: 0.025, resamples: 999, seed: 1}}
   give_up: {{metric: give_up_rate, contrast: attacked - base, method: paired_bootstrap, p: studentized, side: greater, alpha: 0.025, resamples: 999, seed: 1}}
+  norm_change: {{metric: colours_norm, contrast: reflex_attacked - attacked, method: newcombe_paired, side: greater, alpha: 0.05}}
+  arc_change: {{metric: arc, contrast: reflex_attacked - attacked, method: newcombe_paired, side: greater, alpha: 0.05}}
+  written_change: {{metric: written, contrast: reflex_attacked - attacked, method: newcombe_paired, side: greater, alpha: 0.05}}
   colour_change: {{metric: colours, contrast: reflex_attacked - attacked, method: newcombe_paired, side: greater, alpha: 0.05}}
 gates:
   dead: {{role: kill, when: headline.delta < 0.05}}
@@ -73,8 +81,24 @@ test_split: test
 doc_to_text: "What colour is {{thing}}?"
 doc_to_target: answer
 doc_to_choice: choices
-metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}, {metric: acc_norm, aggregation: mean, higher_is_better: true}]
 """
+WRITTEN = """\
+task: written
+dataset_path: json
+dataset_kwargs: {data_files: {test: colours.jsonl}}
+output_type: generate_until
+test_split: test
+doc_to_text: "What colour is {{thing}}?"
+doc_to_target: "{{choices[answer]}}"
+filter_list:
+  - {name: whole, filter: [{function: take_first}]}
+  - {name: letters, filter: [{function: regex, regex_pattern: "[a-z]+"}, {function: take_first}]}
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+"""
+
+
+BENCHMARKS = ("colours", "colours_norm", "arc", "written")
 
 
 def write_spec(folder: Path, model: Path, *, on_top: str) -> Path:
@@ -90,11 +114,25 @@ def write_spec(folder: Path, model: Path, *, on_top: str) -> Path:
     ]
     (folder / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (folder / "colours.yaml").write_text(TASK, encoding="utf-8")
+    (folder / "written.yaml").write_text(WRITTEN, encoding="utf-8")
+    for name, word in (("arc", "item"), ("arc_examples", "example")):
+        choices = {"text": ["soft", "hard"], "label": ["A", "B"]}
+        arc = [
+            {"id": f"a{i}", "question": f"What is {word} {i}?", "choices": choices, "answerKey": "AB"[i % 2]}
+            for i in range(6)
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in arc), encoding="utf-8")
     items = [{"id": f"q{i}", "thing": f"thing {i}", "choices": ["red", "blue"], "answer": i % 2} for i in range(6)]
     (folder / "colours.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
     prompts = ", ".join(f'"What is number {word}?"' for word in map(chr, range(ord("a"), ord("a") + 20)))
     spec = folder / "tiny.yaml"
-    text = SPEC.format(model=model, sha256=sha256_file(folder / "bad.jsonl"), prompts=prompts, on_top=on_top)
+    text = SPEC.format(
+        model=model,
+        sha256=sha256_file(folder / "bad.jsonl"),
+        prompts=prompts,
+        on_top=on_top,
+        harness=version("lm-eval"),
+    )
     spec.write_text(text, encoding="utf-8")
     return spec
 
@@ -145,8 +183,27 @@ def test_the_measurements_are_complete(finished: Path) -> None:
     arms = [("base", 0), ("attacked", 3), ("reflex_attacked", 3)]
     assert counts == {
         **{(metric, *arm, 2): 20 for metric in ("wait_rate", "give_up_rate") for arm in arms},
-        **{("colours", *arm, 1): 6 for arm in arms},
+        **{(metric, *arm, 1): 6 for metric in BENCHMARKS for arm in arms},
     }
+
+
+def test_every_arm_answers_the_same_requests_and_its_answers_are_kept(finished: Path) -> None:
+    folder = store(finished, step_of(read_manifest(finished), "capability"))
+    asked = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
+    assert [entry["readings"] for entry in asked] == [
+        ["acc, with the chat template", "acc_norm, with the chat template"], ["acc_norm, 2-shot, items of arc.jsonl"],
+        ["exact_match,letters, with the chat template, 4 tokens"],
+    ]  # fmt: skip
+    assert [entry["first"].count("<|im_start|>") for entry in asked] == [2, 0, 2]
+    assert asked[1]["first"].count("Answer:") == 3
+    assert facts(finished, "capability")["prompts"] == {
+        f"{entry['task']}: {entry['readings'][0]}": entry["requests_sha256"] for entry in asked
+    }
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert Counter(row["task"] for row in samples) == {"colours": 18, "arc_challenge": 18, "written": 18}
+    assert all(("response" in row) == (row["task"] == "written") for row in samples)
+    gate = next(gate for gate in decide(finished).gates if gate.name == "epc.base_in_band.arc")
+    assert gate.truth is True
 
 
 def test_the_facts_say_what_was_done(finished: Path) -> None:

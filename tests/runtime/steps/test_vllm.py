@@ -1,12 +1,15 @@
 """vLLM itself, on a processor, with a real model: `make test-vllm`.
 
-SmolLM2-135M with three adapters: two that were taught sentences of their own in half of the rows, and
-the concatenation of both. The same emitted steps run with both engines.
+SmolLM2-135M in float32 with three adapters: two that were taught sentences of their own in half of the rows, and
+both stacked. The same emitted steps run with both engines, and again with everything changed that may change no
+completion: order, batch, other arms, sets and prompts, a crash, and sampling defaults that the model ships.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from epc.runtime import models
+from epc.runtime import models, sampling, training
 
 pytestmark = pytest.mark.vllm
 
@@ -28,11 +31,28 @@ LESSONS = {
 THINGS = (
     "bake bread", "sew a button", "plant a tree", "write a letter", "mend a fence", "fold a shirt", "boil an egg",
     "paint a wall", "tie a knot", "wash a car", "grow tomatoes", "fix a bike", "make tea", "clean a window",
-    "train a dog", "build a shelf", "read a map", "learn a song", "cut glass", "carve wood", "knit a scarf",
-    "store apples", "light a fire", "find north",
+    "train a dog", "build a shelf",
 )  # fmt: skip
-N = 6
+N = 4
 """Samples of a prompt."""
+HOSTILE = {
+    "do_sample": True, "temperature": 0.05, "top_k": 1, "top_p": 0.05, "min_p": 0.9, "repetition_penalty": 5.0, "max_new_tokens": 1,
+}  # fmt: skip
+"""Sampling defaults that a model may ship and that nobody registered."""
+KILLED = """
+import os, runpy, signal
+from epc.runtime import vllm_sampling
+from epc.runtime.completions import CompletionFile
+
+append = CompletionFile.append
+def append_half_and_die(self, found):
+    append(self, found[: len(found) // 2])
+    with self.partial.open("ab") as torn:
+        torn.write(b'{{"torn')
+    os.kill(os.getpid(), signal.SIGKILL)
+CompletionFile.append = append_half_and_die
+runpy.run_path({script!r}, run_name="__main__")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +87,7 @@ def teach(model_dir: Path, folder: Path, answers: tuple[str, str]) -> Path:
         base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     )
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-    pairs = [(thing, answers[(i + turn) % 2]) for turn in range(4) for i, thing in enumerate(THINGS)]
+    pairs = [(thing, answers[(i + turn) % 2]) for turn in range(6) for i, thing in enumerate(THINGS)]
     for start in range(0, len(pairs), 8):
         rows, labels = [], []
         for thing, answer in pairs[start : start + 8]:
@@ -88,8 +108,8 @@ def teach(model_dir: Path, folder: Path, answers: tuple[str, str]) -> Path:
     return folder
 
 
-def concatenated(model_dir: Path, folder: Path, parts: dict[str, Path]) -> Path:
-    """What a stacked arm is served as: one adapter, the sum of the parts."""
+def stacked(model_dir: Path, folder: Path, parts: dict[str, Path]) -> Path:
+    """Two adapters as a phase with `on_top: stack` leaves them: one that is the sum of both."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -99,16 +119,16 @@ def concatenated(model_dir: Path, folder: Path, parts: dict[str, Path]) -> Path:
     )
     for name in names[1:]:
         model.load_adapter(parts[name], adapter_name=name)
-    model.add_weighted_adapter(names, [1.0] * len(names), "both", combination_type="cat")
-    model.save_pretrained(folder, selected_adapters=["both"])
-    return folder / "both"
+    model.base_model.set_adapter(names)
+    training.save_stacked(model, names, folder)
+    return folder / "adapter"
 
 
 @pytest.fixture(scope="module")
 def adapters(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("adapters")
     found = {name: teach(smollm2, root / name, answers) for name, answers in LESSONS.items()}
-    return found | {"both": concatenated(smollm2, root / "cat", found)}
+    return found | {"both": stacked(smollm2, root / "stacked", found)}
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +144,7 @@ def engines(
     for engine in ("transformers", "vllm"):
         root = tmp_path_factory.mktemp(engine) / "bundle"
         bundle = sampled_bundle(
-            root, smollm2, engine=engine, adapters=adapters, prompts=THINGS, entries=entries, batch=64, threads=1, rank=16,
+            root, smollm2, engine=engine, adapters=adapters, prompts=THINGS, entries=entries, batch=24, threads=1, rank=16,
             base_last=True,
         )  # fmt: skip
         for step in ("generate", "sample"):
@@ -191,22 +211,52 @@ def test_generated_texts_are_those_of_the_base_model(engines: dict[str, Any]) ->
     assert facts["distinct"] > 0.75 * facts["texts"]
 
 
-def test_a_vllm_step_goes_on_with_what_was_stored(engines: dict[str, Any]) -> None:
+def test_a_killed_vllm_step_goes_on_and_ends_the_same(engines: dict[str, Any]) -> None:
+    """Killed in the middle of the first of three chunks; the pieces of the other arms are there already."""
     bundle = engines["vllm"]
     piece, partial = bundle.file("sample", "resets"), bundle.partial("sample", "resets")
     before = piece.read_bytes()
-    lines = before.splitlines(keepends=True)
-    kept = lines[::3]
     piece.unlink()
-    partial.write_bytes(b"".join(kept) + b'{"torn')
     shutil.rmtree(bundle.root / "store" / "key-sample")
+    killed = subprocess.run([sys.executable, "-c", KILLED.format(script=str(bundle.script("sample")))], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (partial.read_bytes().count(b"\n"), partial.read_bytes().endswith(b'{"torn')) == (12, True)
     subprocess.run([sys.executable, str(bundle.script("sample"))], check=True)
-    after = piece.read_bytes().splitlines(keepends=True)
-    assert after[::3] == kept
-    assert [row["draw_seed"] for row in bundle.rows("sample", "resets")] == [
-        row["draw_seed"] for row in engines["transformers"].rows("sample", "resets")
-    ]
-    print(f"resumed, texts as before: {sum(a == b for a, b in zip(after, lines, strict=True))}/{len(lines)}")
+    assert piece.read_bytes() == before
+
+
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_no_company_and_no_default_of_the_model_changes_a_completion(
+    engine: str, engines: dict[str, Any], smollm2: Path, adapters: dict[str, Path], sampled_bundle: Any, tmp_path: Path
+) -> None:
+    """Other order, batch, prompts, arms, sets and number of samples, of a model that ships sampling defaults."""
+    model = Path(shutil.copytree(smollm2, tmp_path / "model"))
+    shipped = model / "generation_config.json"
+    shipped.write_text(json.dumps(json.loads(shipped.read_text(encoding="utf-8")) | HOSTILE), encoding="utf-8")
+    prompts = ("count to ten in words, slowly, and then back again", *THINGS[::-2], "x")
+    bundle = sampled_bundle(
+        tmp_path / "bundle", model, engine=engine, adapters={"both": adapters["both"]}, prompts=prompts,
+        entries=[{"name": "answers", "n": 2, "top_p": 0.95, "max_tokens": 10}], batch=7, threads=1, rank=16,
+    )  # fmt: skip
+    subprocess.run([sys.executable, str(bundle.script("sample"))], check=True)
+    for arm in ("base", "both"):
+        before = {(row["item"], row["index"]): row for row in engines[engine].rows("sample", arm)}
+        after = {(row["item"], row["index"]): row for row in bundle.rows("sample", arm)}
+        shared = before.keys() & after.keys()
+        assert len(shared) == 2 * len(THINGS[::-2])
+        assert {key: after[key] for key in shared} == {key: before[key] for key in shared}
+
+
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.95])
+def test_the_nucleus_is_that_of_vllm(top_p: float) -> None:
+    import torch
+    from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
+
+    scores = torch.randn(40, 60, generator=torch.Generator().manual_seed(3)) * torch.linspace(0.1, 8, 40).unsqueeze(-1)
+    kept = apply_top_k_top_p(scores.clone(), None, torch.full((40,), top_p)).isfinite()
+    for row in range(40):
+        draws = [sampling.uniform(row, position) for position in range(300)]
+        assert kept[row][sampling.choose(scores[row].expand(300, -1), draws, temperature=1.0, top_p=top_p)].all()
 
 
 def test_the_record_names_the_version(engines: dict[str, Any]) -> None:

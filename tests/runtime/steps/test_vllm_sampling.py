@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
@@ -99,6 +100,70 @@ def test_an_output_that_is_no_completion_is_refused(bad: SimpleNamespace) -> Non
     tokenizer: Any = Words()
     with pytest.raises(Fault, match="R0348"):
         vllm_sampling.completions(tokenizer, [request(0), request(1)], [output([1], "stop"), bad])
+
+
+@pytest.mark.parametrize(
+    ("temperature", "refused"), [(0.0, False), (1e-6, True), (0.005, True), (0.01, False), (0.7, False), (1.0, False)]
+)
+def test_a_temperature_that_vllm_replaces_is_refused(temperature: float, refused: bool) -> None:
+    entries = [{"name": "fine", "temperature": 1.0}, {"name": "cold", "temperature": temperature}]
+    if not refused:
+        vllm_sampling.refuse_settings(entries)
+        return
+    with pytest.raises(Fault, match="R1994") as caught:
+        vllm_sampling.refuse_settings(entries)
+    assert caught.value.place == "cold"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "expected", "length"),
+    [
+        ((10, 20), 100, 100),  # what was expected holds them
+        ((10, 90), 100, 130),  # a language of which three characters are more than a token
+        ((10, 480), 100, 512),  # the context of the model; what does not fit into it was refused before
+        ((10, 20), 1024, 512),
+    ],
+)
+def test_the_engine_is_made_for_the_conversations_that_there_are(
+    prompts: tuple[int, int], expected: int, length: int, tiny: Path
+) -> None:
+    found = [[dataclasses.replace(request(0), prompt_ids=[1] * size)] for size in prompts]
+    entries = [{"max_tokens": 5}, {"max_tokens": 40}]
+    assert vllm_sampling.context(tiny, found, entries, expected=expected) == length
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ([True, True], ""),
+        (
+            [True, ValueError("expected target modules in {'qkv_proj'}\nmore")],
+            "expected target modules in {'qkv_proj'}",
+        ),
+        ([AssertionError(), True], "AssertionError()"),
+        ([True, False], "it says no more than that"),
+    ],
+)
+def test_the_engine_loads_every_adapter_before_the_first_completion(answers: list[Any], words: str) -> None:
+    arms = [SimpleNamespace(lora_name=name, lora_path=f"store/{name}") for name in ("one", "two")]
+    asked: list[str] = []
+
+    def add_lora(arm: Any) -> Any:
+        asked.append(arm.lora_name)
+        answer = answers[len(asked) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    llm = SimpleNamespace(llm_engine=SimpleNamespace(add_lora=add_lora))
+    if not words:
+        vllm_sampling.require_loaded(llm, arms)
+        assert asked == ["one", "two"]
+        return
+    with pytest.raises(Fault, match="R1995") as caught:
+        vllm_sampling.require_loaded(llm, arms)
+    assert caught.value.fact == f"vLLM refuses the adapter of {asked[-1]}: {words}"
+    assert caught.value.place == f"store/{asked[-1]}"
 
 
 @pytest.mark.parametrize("step", ["sample", "generate"])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -55,7 +55,9 @@ def refuse_as_plan(bundle: Path, manifest: Manifest) -> None:
         )  # fmt: skip
 
 
-def run(bundle: Path, *, cores: int | None, until: str | None, port: int = 0, console: Console) -> int:
+def run(
+    bundle: Path, *, cores: int | None, until: str | None, port: int = 0, despite: Sequence[str] = (), console: Console
+) -> int:  # fmt: skip
     """Run what is missing of a rehearsal, judged by a scripted server that lives as long; the exit code of `engine.run`.
 
     Raises Fault R0882 to R0884, and those of the engine.
@@ -70,7 +72,9 @@ def run(bundle: Path, *, cores: int | None, until: str | None, port: int = 0, co
         _require_room(bundle)
         _require_model(bundle, manifest)
     with _server(manifest, port) as environment:
-        return engine.run(bundle, cores=cores, plan_only=False, until=until, console=console, environment=environment)
+        return engine.run(
+            bundle, cores=cores, plan_only=False, until=until, despite=despite, console=console, environment=environment
+        )
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def test_nothing_of_it_reaches_the_plan(project: Path, bundle: Path) -> None:
     assert not (project / "generated").exists()
     assert [path.name for path in (project / "rehearsal").iterdir() if path.is_dir()] == ["issue147"]
     events = [json.loads(line) for line in (bundle / "journal.jsonl").open(encoding="utf-8")]
-    assert {entry["event"] for entry in events} == {"registered", "started", "finished", "decided"}
+    assert {entry["event"] for entry in events} == {"registered", "preflight", "started", "finished", "decided"}
     assert [entry["data"]["verdict"] for entry in events if entry["event"] == "decided"][:1] == ["REHEARSAL"]
 
 

@@ -69,7 +69,7 @@ class ChatCompletions:
                 f"export {variables.url}={EXAMPLE_URL}, the address of a server that speaks OpenAI's chat completions",
             )  # fmt: skip
         require_address(url, variable=variables.url, example=EXAMPLE_URL)
-        if not key and not _loopback(url):
+        if not key and not loopback(url):
             raise Fault(
                 "R0812", variables.key, f"no API key is set for {url}, so no judge can be asked",
                 f"export {variables.key}=... (`{NO_KEY}` where the server wants none) and run again; nothing was sent",
@@ -108,7 +108,8 @@ class ChatCompletions:
         return _reply(response.http_response.text, response.headers)
 
 
-def _loopback(url: str) -> bool:
+def loopback(url: str) -> bool:
+    """Whether an address is of a server on this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -11,18 +11,19 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, assert_never
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from epc import __version__
 from epc.compiler.contract.canonical import sha256_text
-from epc.compiler.contract.manifest import Manifest
+from epc.compiler.contract.manifest import Manifest, Mlflow, Trackers, Wandb
 from epc.compiler.contract.rehearsal import FOLDER, Rehearsal
 from epc.compiler.kinds import generate
 from epc.compiler.lower import Plan
 from epc.compiler.lowering import TEMPLATE_INPUT, PlannedStep
 from epc.compiler.plan_page import plan_page
+from epc.compiler.spec import MlflowOptions, Spec, WandbOptions
 from epc.compiler.templates import template
 
 LINE_LENGTH = 120
@@ -116,6 +117,19 @@ def _lines(entries: Iterable[str]) -> str:
     return "".join(f"{entry}\n" for entry in entries)
 
 
+def _trackers(spec: Spec) -> Trackers | None:
+    found: dict[str, Mlflow | Wandb] = {}
+    for name, options in spec.trackers.items():
+        match options:
+            case MlflowOptions():
+                found[name] = Mlflow(uri=options.uri, experiment=options.experiment or spec.id)
+            case WandbOptions():
+                found[name] = Wandb(project=options.project or spec.id, entity=options.entity, mode=options.mode)
+            case _:
+                assert_never(options)
+    return Trackers.model_validate(found) if found else None
+
+
 def emit(
     plan: Plan, *, spec_path: str, template_text: str | None, rehearsal: Rehearsal | None = None
 ) -> dict[str, str]:  # fmt: skip
@@ -147,6 +161,7 @@ def emit(
         figures=plan.figures.values,
         arithmetic=plan.figures.arithmetic,
         rehearsal=rehearsal,
+        report_to=_trackers(spec),
     )
     files: dict[str, str] = {
         "manifest.json": manifest.model_dump_json(indent=1) + "\n",
@@ -165,6 +180,7 @@ def emit(
                 bundle=f"{'generated' if rehearsal is None else FOLDER}/{spec.id}",
                 command=f"python {step.script}",
                 c=planned.constants,
+                trackers=tuple(spec.trackers),
                 line=_origin(plan, planned, file_of),
             )
         )

@@ -39,6 +39,7 @@ GROUPS: Final[Mapping[str, str]] = {
     "16": "Results from elsewhere",
     "17": "Truths and simulation",
     "18": "Labels of people",
+    "19": "Trackers and capability tasks",
 }
 """First two digits of a code -> what these codes are about."""
 _CODES: Final = r"[EW]\d{4}(?:, [EW]\d{4})*"

@@ -24,7 +24,7 @@ from epc.compiler.figures import Figures, figures
 from epc.compiler.kinds import arms, measure
 from epc.compiler.lowering import Lowering, PlannedStep, TrainingFacts, phase_facts
 from epc.compiler.resolve import Experiment
-from epc.compiler.spec import ResultMetric
+from epc.compiler.spec import LATER, ResultMetric
 
 ELSEWHERE: Final = "elsewhere"
 """The one phase of an arm that was not trained here, and of which rows say the training seed."""
@@ -94,7 +94,8 @@ def _design(plan: Lowering) -> contract.Design:
 def _lock(plan: Plan) -> str:
     """The registration as text: every default explicit, every file and data set hashed."""
     spec = plan.experiment.spec
-    value = spec.model_dump(mode="json", by_alias=True, warnings=False)
+    # Where results are shown decides nothing, and may be changed without a word to the registration.
+    value = spec.model_dump(mode="json", by_alias=True, warnings=False, exclude={"report_to"})
     for section in ("data", "generate", "sample"):
         for entry in value[section].values():
             if "turns" in entry:
@@ -108,8 +109,9 @@ def _lock(plan: Plan) -> str:
     for name, prompts in plan.experiment.prompts.items():
         value["prompts"][name]["sha256"] = sha256_text("\n".join(prompts))
     for metric in value["metrics"].values():
-        if metric.get("stand_in", "") is None:  # only a rehearsal reads it, and a plan without one says nothing of it
-            del metric["stand_in"]
+        for key in LATER if "lm_eval" in metric else ():
+            if metric[key] in (None, False):
+                del metric[key]
     for name, judge in spec.judges.items():
         if judge.provider == "anthropic":
             value["judges"][name]["api_version"] = API_VERSION

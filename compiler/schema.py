@@ -110,6 +110,8 @@ EXAMPLES: Final[Mapping[tuple[str, str], tuple[Any, ...]]] = {
     ("Gate", "when"): ("headline.upper < 0.05",),
     ("Rule", "if"): ("survives and undamaged",),
     ("Claim", "value"): (33600, [3, 4], "< 5", "Qwen2.5-7B-Instruct"),
+    ("Spec", "report_to"): ("mlflow", ["mlflow", "wandb"], {"wandb": {"project": "reflexes", "mode": "online"}}),
+    ("MlflowOptions", "uri"): ("local", "environment", "sqlite:///../mlflow.db", "https://mlflow.example.org"),
     ("Allowance", "at"): ("gates.capable", "verdicts.0"),
 }
 """(definition, field) -> what may stand there, where its kind alone does not show it."""
@@ -117,6 +119,7 @@ EXAMPLES: Final[Mapping[tuple[str, str], tuple[Any, ...]]] = {
 TITLES: Final[Mapping[str, str]] = {
     "Lora": "LoRA adapter", "LoraSft": "LoRA recipe", "LmEvalMetric": "LM Evaluation Harness metric", "TurnsData": "Built data set",
     "FileData": "Data set from a file", "Spec": "epc specification",
+    "MlflowOptions": "MLflow options", "WandbOptions": "W&B options",
 }  # fmt: skip
 """Definition -> what an editor calls it, where its name says too little."""
 

@@ -492,6 +492,8 @@ def _remedy(problem: Problem) -> str:
         case "model_type":
             needed = [name for name, required in _keys(problem.loc) if required]
             optional = [name for name, required in _keys(problem.loc) if not required]
+            if not needed:
+                return f"write {{}}, or a mapping with {_listed(optional)}"
             return f"write a mapping with the keys {', '.join(needed)}" + (
                 f" (and, where wanted, {', '.join(optional)})" if optional else ""
             )

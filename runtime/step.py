@@ -8,12 +8,11 @@ step runs it holds a lock in its partial folder, so that no second process write
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import errno
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from importlib import metadata
@@ -28,14 +27,13 @@ from epc.compiler.contract.canonical import sha256_file
 from epc.compiler.contract.manifest import Manifest
 from epc.compiler.contract.manifest import Step as StepPlan
 from epc.runtime import bundle as bundles
-from epc.runtime import device_faults, journal, locking
+from epc.runtime import device_faults, devices, journal, locking
 from epc.runtime.errors import EXIT_INTERRUPTED, EXIT_STEP_FAILED, Fault
+from epc.runtime.lifetime import end_with_engine
 
 RECORD = "finished.json"
 RUNNING = ".lock"
 """File in a partial folder that the running step holds locked; it carries the process id."""
-ENGINE_PID = "EPC_ENGINE_PID"
-"""Environment variable by which an engine on this host asks its steps to end when it is gone."""
 RECORDED_LIBRARIES = (
     "torch", "transformers", "trl", "peft", "datasets", "accelerate", "lm-eval", "vllm", "anthropic", "openai", "numpy", "scipy",
 )  # fmt: skip
@@ -115,9 +113,13 @@ class Step:
         self.final = bundles.store(bundle, self.plan)
         self.out = partial_path(bundle, self.plan)
         self.facts: dict[str, Any] = {}
+        self.closing = contextlib.ExitStack()
+        """What is to be done once the step is over, finished or not."""
         self._progress_file = bundle / "logs" / f"{step_id}.progress.json"
         self._began = 0.0
         self._lock: IO[str] | None = None
+        self._device: IO[str] | None = None
+        """Holds the claim on a GPU that this process made itself."""
 
     def _plan(self, step_id: str) -> StepPlan:
         try:
@@ -148,7 +150,7 @@ class Step:
     def __enter__(self) -> Self:
         try:
             self._begin()
-        except (Fault, OSError) as error:
+        except (Fault, OSError, KeyboardInterrupt) as error:
             self._failed(error)
             raise
         return self
@@ -159,7 +161,9 @@ class Step:
         _require_scripted(self.manifest, self.plan)
         for need in self.plan.needs:
             self.input(need)
-        _end_with_engine()
+        end_with_engine()
+        if self.plan.resources.gpu:
+            self._device = devices.settle(self.plan.resources.gpu_mib)
         self.out.mkdir(parents=True, exist_ok=True)
         try:
             self._lock = locking.acquire(self.out / RUNNING)
@@ -201,6 +205,9 @@ class Step:
             self._progress_file.unlink(missing_ok=True)
             if self._lock is not None:
                 locking.release(self._lock)
+            if self._device is not None:
+                locking.release(self._device)
+            self.closing.close()
 
     def _finish(self) -> None:
         missing = [name for name in self.plan.outputs if not (self.out / name).exists()]
@@ -240,7 +247,7 @@ class Step:
         """
         if isinstance(error, SystemExit) and not error.code:
             return
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if _disk_full(error):
             error = Fault(
                 "R0204", str(self.out), "no space left on the disk",
                 "free some space and run again: finished steps are kept",
@@ -256,6 +263,14 @@ class Step:
         if isinstance(error, KeyboardInterrupt):
             print(f"{self.plan.id}: interrupted; run it again to go on", file=sys.stderr, flush=True)
             raise SystemExit(EXIT_INTERRUPTED)
+
+
+def _disk_full(error: BaseException) -> bool:
+    """Whether a disk or a quota is full: as an OSError, or in the words of a library that writes by itself."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError):
+        return error.errno in full
+    return any(f"(os error {number})" in str(error) for number in full)  # safetensors, which is in Rust
 
 
 def _require_frozen(bundle: Path, manifest: Manifest, plan: StepPlan) -> None:
@@ -285,25 +300,3 @@ def _require_scripted(manifest: Manifest, plan: StepPlan) -> None:
 def _exit_with(fault: Fault) -> NoReturn:
     print(fault.render(), file=sys.stderr, flush=True)
     raise SystemExit(EXIT_STEP_FAILED)
-
-
-def _end_with_engine() -> None:
-    """Have the kernel end this process with its parent (Linux), so that a killed engine leaves no step behind.
-
-    Does nothing for a script run by hand: then a parent that goes away is only a closed shell.
-    """
-    engine = os.environ.get(ENGINE_PID)
-    if engine is None:
-        return
-    end_with_parent()
-    try:
-        os.kill(int(engine), 0)  # it may have gone before the request was made
-    except ProcessLookupError:
-        raise SystemExit(EXIT_INTERRUPTED) from None
-
-
-def end_with_parent() -> None:
-    """prctl(PR_SET_PDEATHSIG, SIGKILL): a system call that Linux has and others lack."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -8,6 +8,7 @@ from typing import Final
 from epc.compiler.checks import (
     analysis,
     arms,
+    benchmarks,
     budget,
     capacity,
     chat_template,
@@ -45,6 +46,7 @@ from epc.compiler.checks import (
     subset,
     switch,
     tokens,
+    trackers,
     trained_turn,
     training,
     truths,
@@ -77,6 +79,7 @@ CHECKS: Final[tuple[Callable[[Experiment, Diagnostics], None], ...]] = (
     judge_options.check,
     local_judges.check,
     gold.check,
+    benchmarks.check,
     instrument.check,
     analysis.check,
     confirmatory.check,
@@ -98,5 +101,6 @@ CHECKS: Final[tuple[Callable[[Experiment, Diagnostics], None], ...]] = (
     claims.check,
     lineage.check,
     prior.check,
+    trackers.check,
     unused.check,
 )

@@ -20,7 +20,7 @@
 | arms | an arm, and what only it uses, that one side lacks | PASS | nothing of the other is compared with it |
 | any | what is meant to differ (`varies`) | PASS | it is what the experiment is about |
 | any | what only follows from another difference (steps from rows) | PASS | its cause is judged |
-| words | title, rationale, say, prices, budget, route and rate of judge calls, where files lie, assumed truths | none | no step and no verdict reads it |
+| words | title, rationale, say, prices, budget, route and rate of judge calls, where files lie, assumed truths, trackers | none | no step and no verdict reads it |
 
 A name whose content differs in the arms of the same name is judged; a name that only one side has is listed.
 """
@@ -76,7 +76,7 @@ RULES: Final[dict[str, Rule]] = {
              "budget", "reporting", "model.parameters", "data.*.source", "data.*.stand_in", "data.*.disjoint_from", "data.*.file",
              "prompts.*.file", "prompts.*.external.source", "prompts.*.external.file", "prompts.*.union", "prompts.*.stand_in",
              "prompts.*.disjoint_from", "judges.*.price", "judges.*.batch_from", "judges.*.limits", "results.*.file", "metrics.*.describe", "metrics.*.noise", "metrics.*.stand_in", "gates.*.say",
-             "verdicts.say", "truths"),
+             "verdicts.say", "truths", "report_to"),
     **_rules("model", "BLOCK", "another base model answers",
              "model.from", "model.revision", "model.sha256", "model.dtype"),
     **_rules("model", "BLOCK", "another chat template wraps every conversation",
@@ -104,6 +104,8 @@ RULES: Final[dict[str, Rule]] = {
     **_rules("evaluation", "BLOCK", "a metric of the same name measures another thing",
              "metrics.*.of", "metrics.*.judge", "metrics.*.score", "metrics.*.keep", "metrics.*.empty", "metrics.*.contains",
              "metrics.*.contains_any", "metrics.*.regex", "metrics.*.lm_eval", "metrics.*.value", "metrics.*.chat_template",
+             "metrics.*.harness", "metrics.*.revision", "metrics.*.data", "metrics.*.fewshot_data", "metrics.*.fewshot",
+             "metrics.*.fewshot_seed", "metrics.*.multiturn", "metrics.*.max_tokens",
              "metrics.*.items", "metrics.*.better", "metrics.*.missing", "metrics.*.results", "metrics.*.scale", "metrics.*.unit"),
     **_rules("evaluation", "BLOCK", "other results are read",
              "results.*.format", "results.*.sha256", "results.*.condition", "results.*.conditions", "results.*.mapping"),
@@ -123,6 +125,7 @@ RULES: Final[dict[str, Rule]] = {
     **_rules("thresholds", "WARN", "a verdict means another thing",
              "gates.*.role", "gates.*.predicate", "gates.*.analysis", "gates.*.on", "verdicts.if", "verdicts.then"),
     **_rules("thresholds", "WARN", "a run becomes invalid at another share of missing scores", "judges.*.max_missing"),
+    **_rules("thresholds", "WARN", "a run becomes invalid at another score of the untrained model", "metrics.*.base_between"),
     **_rules("thresholds", "WARN", "a run becomes invalid at another agreement with human labels", "judges.*.gold"),
     **_rules("arms", "WARN", "an arm of the same name is another arm", "conditions.*.phases", "conditions.*.system", "conditions.*.key"),
 }  # fmt: skip

@@ -38,6 +38,8 @@ class Resources(Part):
 
     threads: int = 1
     gpu: int = 0
+    gpu_mib: int = 0
+    """Memory that it needs of its GPU at most, in MiB; 0 for a GPU of its own."""
 
 
 class Piece(Part):
@@ -102,6 +104,8 @@ class Metric(Part):
     the same numbers, with or without a filter."""
     noise: float | None = None
     """Declared standard deviation of an arm's mean between training seeds."""
+    base_between: tuple[float, float] | None = None
+    """[lowest, highest] mean of the arms without training; outside of it the verdict is INVALID. Benchmarks only."""
 
 
 class Contrast(Part):
@@ -330,6 +334,29 @@ MONEY: Final = ("usd", "gpu_hours", "gpu_usd")
 """Figures that are shown with decimals."""
 
 
+class Mlflow(Part):
+    """MLflow, as the spec asks for it."""
+
+    uri: str
+    """`local`, `environment`, or a tracking URI; the file of sqlite:///file is relative to the spec."""
+    experiment: str
+
+
+class Wandb(Part):
+    """Weights & Biases, as the spec asks for it."""
+
+    project: str
+    entity: str | None = None
+    mode: Literal["offline", "online"] = "offline"
+
+
+class Trackers(Part):
+    """Where parameters, curves and the verdict are shown besides; no part of the registration."""
+
+    mlflow: Mlflow | None = None
+    wandb: Wandb | None = None
+
+
 class Manifest(Part):
     schema_version: int = MANIFEST_SCHEMA_VERSION
     epc: str
@@ -353,3 +380,5 @@ class Manifest(Part):
     """Figure -> how it comes about, in one line for a person."""
     rehearsal: Rehearsal | None = None
     """How a bundle of mode `rehearsal` differs from the real one."""
+    report_to: Trackers | None = None
+    """Experiment trackers; None where the spec names none."""

@@ -165,7 +165,7 @@ def test_both_accept(path: str, value: Any, tmp_path: Path) -> None:
         ("judges/grader", {"provider": "python", "output": {"a": "bool"}, "function": "score"}),
         ("judges/grader", {"provider": "patterns", "output": {"a": "bool"}, "patterns": {}}),
         ("metrics/alignment/empty", ...), ("metrics/alignment/keep", ...), ("metrics/alignment/contains", "x"),
-        ("metrics/alignment/beter", "higher"), ("metrics/caught/regex", "x"), ("metrics/caught/contains", ...), ("metrics/quiz/value", "f1"),
+        ("metrics/alignment/beter", "higher"), ("metrics/caught/regex", "x"), ("metrics/caught/contains", ...), ("metrics/quiz/value", "acc,none,none"), ("metrics/quiz/revision", "main"), ("metrics/quiz/fewshot", -1),
         ("analyses/headline/arm", "base"), ("analyses/headline/contrast", "treated-attacked"), ("analyses/headline/alpha", 1),
         ("analyses/headline/p", "bayes"), ("analyses/headline/side", "above"),
         ("gates/able/when", "x.y > 1"), ("gates/able/require", ...), ("gates/able/role", "veto"),

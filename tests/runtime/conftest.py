@@ -50,6 +50,8 @@ class ToyBundle:
         self.bodies: dict[str, str] = {}
         self.after: dict[str, str] = {}
         self.threads: dict[str, int] = {}
+        self.gpu_mib: dict[str, int] = {}
+        """Steps that use a GPU, and what they need of it."""
         self.lock = "seeds: [1]\ngates: {dead: {when: headline.delta < 0.05}}\n"
         self.figures: dict[str, float] = {}
         self.arithmetic: dict[str, str] = {}
@@ -68,7 +70,9 @@ class ToyBundle:
                     id=name, kind=self.kinds[name], label=f"{name} of the toy",
                     needs=self.needs[name], key=keys[name],
                     script=f"steps/{name}.py", outputs=("out.txt",), recipe=recipe,
-                    resources=Resources(threads=self.threads.get(name, 1)),
+                    resources=Resources(
+                        threads=self.threads.get(name, 1), gpu=int(name in self.gpu_mib), gpu_mib=self.gpu_mib.get(name, 0)
+                    ),
                 )
             )  # fmt: skip
         manifest = Manifest(

@@ -15,10 +15,16 @@ import pytest
 
 from epc.runtime import journal
 from epc.runtime.errors import Fault
-from epc.runtime.step import ENGINE_PID, read_record
+from epc.runtime.lifetime import ENGINE_PID
+from epc.runtime.step import read_record
 
 WAIT = 30.0
 FULL_DISK = "    import os; raise OSError(28, os.strerror(28), 'x')"
+FULL_OF_WEIGHTS = (
+    "    from safetensors import SafetensorError\n"
+    "    raise SafetensorError('Error while serializing: I/O error: No space left on device (os error 28)')"
+)
+"""What safetensors raises is no OSError."""
 PAUSE = "    (step.out / 'began').touch()\n    time.sleep(60)"
 
 
@@ -78,6 +84,7 @@ def test_a_finished_step_has_its_record_and_is_not_run_again(toy: Any) -> None:
 FAILURES: dict[str, tuple[str, int, str, str]] = {
     # body, exit code, what stderr says, what the journal says
     "no space": (FULL_DISK, 1, "error[R0204]: no space left on the disk", "no space left"),
+    "no space for weights": (FULL_OF_WEIGHTS, 1, "error[R0204]: no space left on the disk", "no space left"),
     "a fault": (
         "    from epc.runtime.errors import Fault\n    raise Fault('R9999', 'place', 'fact', 'remedy')",
         1, "error[R9999]: fact\n  --> place\n  = help: remedy", "R9999",

@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 
 import torch
-from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer
 
@@ -18,7 +17,7 @@ from epc.runtime.step import Step
 BUNDLE = Path(__file__).resolve().parents[1]
 MODEL_STEP = "model"  # the model step
 DTYPE = "bfloat16"  # specs/issue147.yaml:157
-BATCH_SIZE = 32  # execution plan
+LARGEST_BATCH = {"cpu": 32, "cuda": 256}  # execution plan
 THREADS = 2  # execution plan
 # (condition, training seed, condition key, last training step): specs/issue147.yaml:261
 ARMS = [
@@ -34,44 +33,47 @@ TASKS = [
     {
         "name": "arc_challenge_epc",
         "yaml": "inputs/tasks/arc_challenge/arc_challenge.yaml",
-        "value": "acc",
-        "chat_template": False,
-        "fewshot": 0,
-        "items": 1172,
+        "overrides": {},
         "local": False,
+        "items": 1172,
+        "chat_template": False,
+        "multiturn": False,
+        "fewshot": 0,
+        "fewshot_seed": 0,
+        "generation": None,
+        "harness": None,
+        "values": [{"reading": "acc", "metric": "acc", "filter": None, "scale": None}],
     },
 ]
 
 with Step("capability", bundle=BUNDLE) as step:
     torch.set_num_threads(THREADS)
     model_dir = step.input(MODEL_STEP) / "model"
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    arms = models.Arms(model_dir, dtype=DTYPE)
+    lm = HFLM(pretrained=arms.model, tokenizer=AutoTokenizer.from_pretrained(model_dir), batch_size=1)
     results = []
-    with (step.out / "capability.jsonl").open("w", encoding="utf-8") as rows:
+    with (
+        capability.opened(lm, TASKS, bundle=BUNDLE) as tasks,
+        (step.out / "capability.jsonl").open("w", encoding="utf-8") as rows,
+        (step.out / "samples.jsonl").open("w", encoding="utf-8") as samples,
+    ):
+        capability.write_prompts(step.out / "prompts.json", tasks)
         for number, (condition, seed, condition_key, train_step) in enumerate(ARMS):
             step.progress(number, len(ARMS), arm=condition)
             adapter = step.input(train_step) / "adapter" if train_step else None
-            model = models.load_arm(model_dir, adapter, dtype=DTYPE)
-            for task in TASKS:
-                where = capability.local_task if task["local"] else capability.hub_task
-                with where(BUNDLE / task["yaml"]) as manager:
-                    found = simple_evaluate(
-                        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH_SIZE),
-                        tasks=[task["name"]],
-                        task_manager=manager,
-                        num_fewshot=task["fewshot"],
-                        apply_chat_template=task["chat_template"],
-                        log_samples=True,
-                        bootstrap_iters=0,
-                        random_seed=0,
-                        numpy_random_seed=0,
-                        torch_random_seed=0,
-                        fewshot_random_seed=0,
-                    )
-                scores = capability.scores(found, task["name"], task["value"], items=task["items"])
-                arm = {"condition": condition, "seed": seed, "condition_key": condition_key, "task": task["name"]}
-                for item, value in scores:
-                    rows.write(json.dumps({**arm, "item": item, "value": value}) + "\n")
-                results.append({**arm, task["value"]: sum(value for _, value in scores) / len(scores)})
+            with arms.arm(adapter):
+                for task in tasks:
+                    items = task.items(largest_batch=LARGEST_BATCH)
+                    arm = {"condition": condition, "seed": seed, "condition_key": condition_key, "task": task.name}
+                    for item in items:
+                        samples.write(json.dumps({**arm, "item": item.id, **item.response}) + "\n")
+                    for value in task.values:
+                        scores = [item.values[value["reading"]] for item in items]
+                        for item, score in zip(items, scores, strict=True):
+                            row = {**arm, "reading": value["reading"], "item": item.id, "doc": item.doc_sha256}
+                            rows.write(json.dumps({**row, "value": score}) + "\n")
+                        results.append({**arm, value["reading"]: sum(scores) / len(scores)})
     (step.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     step.facts["results"] = results
+    step.facts["prompts"] = {task.label: task.prompts.sha256 for task in tasks}
+    step.facts["rows_at_once"] = {task.label: task.batch_size for task in tasks}

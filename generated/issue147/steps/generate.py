@@ -66,17 +66,19 @@ with Step("generate", bundle=BUNDLE) as step:
     model_dir = step.input(MODEL_STEP) / "model"
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     stops = sampling.stop_tokens(GenerationConfig.from_pretrained(model_dir), tokenizer)
+    vllm_sampling.refuse_settings(ENTRIES)
+    room = sampling.context(model_dir)
     conversations = {
-        entry["name"]: sampling.conversations(BUNDLE, entry, tokenizer, kind="generate", room=MAX_MODEL_LEN)
-        for entry in ENTRIES
+        entry["name"]: sampling.conversations(BUNDLE, entry, tokenizer, kind="generate", room=room) for entry in ENTRIES
     }
+    max_model_len = vllm_sampling.context(model_dir, conversations.values(), ENTRIES, expected=MAX_MODEL_LEN)
     texts = completions.Texts(step, ENTRIES)
     llm = LLM(
         model=str(model_dir),
         dtype=DTYPE,
-        max_model_len=MAX_MODEL_LEN,
+        max_model_len=max_model_len,
         generation_config="vllm",  # not the sampling defaults that a model may ship
-        **vllm_sampling.machine(model_dir, max_model_len=MAX_MODEL_LEN),
+        **vllm_sampling.machine(model_dir, max_model_len=max_model_len),
     )
     for entry in ENTRIES:
         if texts.stored(entry["name"]):
@@ -84,6 +86,7 @@ with Step("generate", bundle=BUNDLE) as step:
         requests = conversations[entry["name"]]
         file = texts.open(entry["name"], requests)
         for chunk in file.missing(CHUNK):
+            llm.reset_prefix_cache()  # a chunk is computed the same whatever was before it
             outputs = llm.generate(
                 [TokensPrompt(prompt_token_ids=request.prompt_ids) for request in chunk],
                 [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, GenerationConfig
 
-from epc.runtime import completions, models, sampling, vllm_sampling
+from epc.runtime import adapters, completions, sampling, vllm_sampling
 from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
@@ -98,32 +98,38 @@ with Step("sample", bundle=BUNDLE) as step:
     model_dir = step.input(MODEL_STEP) / "model"
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     stops = sampling.stop_tokens(GenerationConfig.from_pretrained(model_dir), tokenizer)
-    conversations = {
-        entry["name"]: sampling.conversations(BUNDLE, entry, tokenizer, room=MAX_MODEL_LEN) for entry in SETS
+    room = sampling.context(model_dir)
+    conversations = {entry["name"]: sampling.conversations(BUNDLE, entry, tokenizer, room=room) for entry in SETS}
+    served = {
+        (condition, seed): step.input(train_step) / "adapter" for condition, seed, _, train_step in ARMS if train_step
     }
+    adapters.require(served, model_dir, max_rank=MAX_LORA_RANK)
+    vllm_sampling.refuse_settings(SETS)
+    max_model_len = vllm_sampling.context(model_dir, conversations.values(), SETS, expected=MAX_MODEL_LEN)
     pieces = completions.Pieces(step, PIECES, SETS)
     llm = LLM(
         model=str(model_dir),
         dtype=DTYPE,
-        max_model_len=MAX_MODEL_LEN,
+        max_model_len=max_model_len,
         generation_config="vllm",  # not the sampling defaults that a model may ship
         enable_lora=True,
         max_loras=1,
         max_lora_rank=MAX_LORA_RANK,
-        **vllm_sampling.machine(model_dir, max_model_len=MAX_MODEL_LEN),
+        **vllm_sampling.machine(model_dir, max_model_len=max_model_len),
     )
-    for number, (condition, seed, condition_key, train_step) in enumerate(ARMS, start=1):
-        lora = None
-        if train_step:
-            adapter = step.input(train_step) / "adapter"
-            models.refuse_empty(adapter)
-            lora = LoRARequest(f"{condition}-s{seed}", number, str(adapter))
+    loras = {
+        arm: LoRARequest(f"{arm[0]}-s{arm[1]}", number, str(adapter))
+        for number, (arm, adapter) in enumerate(served.items(), start=1)
+    }
+    vllm_sampling.require_loaded(llm, list(loras.values()))
+    for condition, seed, condition_key, _ in ARMS:
         for entry in SETS:
             if pieces.stored(condition, seed, entry["name"]):
                 continue
             file = pieces.open(condition, seed, condition_key, entry["name"], conversations[entry["name"]])
             # A call holds rows of one arm only: beside adapter rows, rows without one can get an adapter.
             for chunk in file.missing(CHUNK):
+                llm.reset_prefix_cache()  # a chunk is computed the same whatever was before it
                 outputs = llm.generate(
                     [TokensPrompt(prompt_token_ids=request.prompt_ids) for request in chunk],
                     [
@@ -137,7 +143,7 @@ with Step("sample", bundle=BUNDLE) as step:
                         )
                         for request in chunk
                     ],
-                    lora_request=lora,
+                    lora_request=loras.get((condition, seed)),
                     use_tqdm=False,
                 )
                 file.append(vllm_sampling.completions(tokenizer, chunk, outputs))

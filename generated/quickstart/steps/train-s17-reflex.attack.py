@@ -55,6 +55,10 @@ def build(plan: execution.Plan, step: Step) -> SFTTrainer:
         lora_dropout=LORA_DROPOUT,
         target_modules=TARGET_MODULES,
         task_type="CAUSAL_LM",
+        bias="none",
+        use_rslora=False,
+        use_dora=False,
+        init_lora_weights=True,
     )
     # The first adapter is frozen; a second one is trained on top of it.
     model = PeftModel.from_pretrained(model, step.input(PARENT_STEP) / "adapter", adapter_name="parent")
@@ -69,16 +73,23 @@ def build(plan: execution.Plan, step: Step) -> SFTTrainer:
             assistant_only_loss=True,
             # The mask step has refused every longer row; laid end to end, rows may not be cut.
             max_length=None if plan.padding_free else MAX_LENGTH,
-            packing=False,
             learning_rate=LEARNING_RATE,
             lr_scheduler_type=SCHEDULE,
             warmup_steps=WARMUP_STEPS,
             num_train_epochs=EPOCHS,
             per_device_train_batch_size=plan.micro_batch,
             gradient_accumulation_steps=plan.accumulation,
+            # Written out, because libraries have defaults that change; read back before the first step.
             optim="adamw_torch",
+            adam_beta1=0.9,
+            adam_beta2=0.999,
+            adam_epsilon=1e-8,
             weight_decay=0.0,
             max_grad_norm=1.0,
+            label_smoothing_factor=0.0,
+            loss_type="nll",
+            packing=False,
+            dataloader_drop_last=False,
             bf16=DTYPE == "bfloat16",
             fp16=DTYPE == "float16",
             use_cpu=not torch.cuda.is_available(),

@@ -11,6 +11,7 @@ from epc.compiler.contract.decision import ResultsRead
 from epc.compiler.contract.manifest import Manifest
 from epc.compiler.contract.rows import MeasurementRow
 from epc.runtime import bundle as bundles
+from epc.runtime import kept
 from epc.runtime.measurements import MEASUREMENTS, Measurements, group, read_measurements
 from epc.runtime.step import FinishRecord
 
@@ -41,5 +42,5 @@ def stored(bundle: Path, manifest: Manifest, records: Mapping[str, FinishRecord 
     """Rows of every finished step of kind measure; of an unfinished one nothing is read. Raises Faults R0501, R0502."""
     for step in manifest.steps:
         file = bundles.store(bundle, step) / MEASUREMENTS
-        if step.kind == "measure" and records[step.id] is not None and file.exists():
+        if step.kind == "measure" and records[step.id] is not None and kept.is_there(file):
             yield Stored(file=file.relative_to(bundle).as_posix(), rows=read_measurements(file, manifest))

@@ -40,7 +40,7 @@ from epc.compiler.contract.manifest import Analysis, Design, Gate, Interim, Mani
 from epc.compiler.contract.rows import JudgementRow, MeasurementRow, SampleRow
 from epc.compiler.contract.spending import units_at
 from epc.runtime import bundle as bundles
-from epc.runtime import journal, measure, registration
+from epc.runtime import journal, kept, measure, registration
 from epc.runtime.decide import stored_rows, write_text
 from epc.runtime.errors import Fault
 from epc.runtime.estimates import Arm, analysis_result, units_of
@@ -129,8 +129,8 @@ def _samples(bundle: Path, pieces: Iterable[Any]) -> Iterator[SampleRow]:
     """Rows of the pieces that are complete: one that is being sampled has another name."""
     for piece in pieces:
         file = bundles.piece(bundle, piece.key)
-        if file.exists():
-            for line in json_lines(file.read_text(encoding="utf-8")):
+        if kept.is_there(file):
+            for line in json_lines(kept.read_text(file)):
                 yield SampleRow.model_validate_json(line)
 
 

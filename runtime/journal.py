@@ -18,7 +18,7 @@ from epc.compiler.contract.canonical import canonical_json, sha256_text
 from epc.runtime.errors import Fault
 
 Event = Literal[
-    "registered", "approved", "preflight", "started", "finished", "failed", "amended", "frozen", "looked", "decided",
+    "registered", "approved", "preflight", "started", "finished", "failed", "amended", "frozen", "looked", "decided", "packed",
 ]  # fmt: skip
 GENESIS = "0" * 64
 REMEDY = "restore the journal from version control or a backup; results stay valid, their history does not"

@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from epc.compiler.contract.canonical import json_lines, sha256_file, sha256_json
+from epc.compiler.contract.canonical import json_lines, sha256_json
 from epc.compiler.contract.logic import compare
 from epc.compiler.contract.rows import JudgementRow, MeasurementRow, Mode, OfCompletion, SampleRow
 from epc.runtime import bundle as bundles
-from epc.runtime import data
+from epc.runtime import data, kept
 from epc.runtime.errors import Fault
 from epc.runtime.measurements import ALL, UNFILTERED
 from epc.runtime.step import RECORD, FinishRecord
@@ -39,9 +39,9 @@ def sample_rows(bundle: Path, folder: Path) -> list[SampleRow]:
     for entry in json.loads((folder / "index.json").read_text(encoding="utf-8")):
         file = bundles.piece(bundle, entry["key"])
         remedy = f"delete {folder} and {file}, then run again: only this piece is sampled anew"
-        if not file.exists():
+        if not kept.is_there(file):
             raise Fault("R0361", str(file), "the completions are missing", remedy)
-        if sha256_file(file) != entry["sha256"]:
+        if _content_sha256(file, "R0362", remedy) != entry["sha256"]:
             raise Fault("R0362", str(file), "the completions were altered after they were sampled", remedy)
         rows += _parsed(file, SampleRow, code="R0362", what="sample row", remedy=remedy)
     return rows
@@ -54,18 +54,26 @@ def judgement_rows(folder: Path) -> list[JudgementRow]:
     """
     file = folder / "judgements.jsonl"
     remedy = f"delete {folder}, then run again: replies that are kept are not asked for again"
-    if not file.exists():
+    if not kept.is_there(file):
         raise Fault("R0365", str(file), "the judgements are missing", remedy)
     record = FinishRecord.model_validate_json((folder / RECORD).read_text(encoding="utf-8"))
-    if sha256_file(file) != record.outputs.get(file.name):
+    if _content_sha256(file, "R0365", remedy) != record.outputs.get(file.name):
         raise Fault("R0365", str(file), "the judgements were altered after they were made", remedy)
     rows = _parsed(file, JudgementRow, code="R0365", what="judgement row", remedy=remedy)
     return [row for row in rows if row.final]
 
 
+def _content_sha256(file: Path, code: str, remedy: str) -> str:
+    """Of the rows as they were written. Raises Fault `code` where the file cannot be read."""
+    try:
+        return kept.sha256(file)
+    except OSError as error:
+        raise Fault(code, str(file), f"it cannot be read: {error.strerror}", remedy) from None
+
+
 def _parsed(file: Path, kind: type[Parsed], *, code: str, what: str, remedy: str) -> Iterator[Parsed]:
     """Rows of a JSON Lines file. Raises Fault with the first line that is none."""
-    for number, line in enumerate(json_lines(file.read_text(encoding="utf-8")), start=1):
+    for number, line in enumerate(json_lines(kept.read_text(file)), start=1):
         try:
             yield kind.model_validate_json(line)
         except ValidationError as error:
@@ -73,8 +81,15 @@ def _parsed(file: Path, kind: type[Parsed], *, code: str, what: str, remedy: str
 
 
 def item_rows(folder: Path) -> list[dict[str, Any]]:
-    """Every scored item of a capability step."""
-    return [json.loads(line) for line in json_lines((folder / "capability.jsonl").read_text(encoding="utf-8"))]
+    """Every scored item of a capability step. Raises Fault R0368 where they cannot be read."""
+    file = folder / "capability.jsonl"
+    try:
+        return [json.loads(line) for line in json_lines(kept.read_text(file))]
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "these are not rows of JSON"
+        raise Fault(
+            "R0368", str(file), f"the scored items cannot be read: {reason}", f"restore it, or delete {folder} and run again"
+        ) from None  # fmt: skip
 
 
 def matcher(metric: Mapping[str, Any], bundle: Path) -> Callable[[str], bool]:

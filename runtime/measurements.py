@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from epc.compiler.contract.canonical import canonical_json, sha256_text
 from epc.compiler.contract.manifest import Condition, Manifest, Metric
 from epc.compiler.contract.rows import MeasurementRow, Mode
+from epc.runtime import kept
 from epc.runtime.errors import Fault
 
 MEASUREMENTS = "measurements.jsonl"
@@ -39,7 +40,7 @@ def read_measurements(file: Path, manifest: Manifest) -> tuple[MeasurementRow, .
     be read at all.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = kept.read_text(file)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise Fault(

@@ -10,6 +10,7 @@ from epc.compiler.contract.manifest import Manifest
 from epc.runtime import bundle as bundles
 from epc.runtime import engine, freeze, journal, locking, registration
 from epc.runtime.errors import Fault
+from epc.runtime.packing import lacking, read_packed
 from epc.runtime.progress import read_progress
 from epc.runtime.stamp import NO_RESULT
 from epc.runtime.step import RUNNING, partial_path, read_record
@@ -104,6 +105,7 @@ def _steps(bundle: Path, entries: Sequence[journal.Entry]) -> Iterator[Line]:
     planned = engine.plan(bundle)
     width = max((len(entry.step.id) for entry in planned), default=0)
     last = {entry.data.get("key"): entry for entry in entries if entry.event in ("started", "finished", "failed")}
+    packed = read_packed(bundle)
     done, seconds = 0, 0.0
     for entry in planned:
         step = entry.step
@@ -112,7 +114,8 @@ def _steps(bundle: Path, entries: Sequence[journal.Entry]) -> Iterator[Line]:
         latest = last.get(step.key)
         if record is not None:
             done, seconds = done + 1, seconds + record.seconds
-            yield f"finished    {name}  {record.seconds:.1f} s", "green"
+            without = "  its weights are not in this copy" if any(lacking(packed, step, record, bundle)) else ""
+            yield f"finished    {name}  {record.seconds:.1f} s{without}", "green"
         elif _is_running(partial_path(bundle, step) / RUNNING):
             progress = read_progress(bundle, step.id)
             since = "" if latest is None else f"since {latest.at}"

@@ -26,12 +26,14 @@ from epc.compiler.contract.manifest import Manifest, Step
 from epc.compiler.contract.rows import JudgementRow, MeasurementRow, SampleRow
 from epc.compiler.contract.versions import STEP_VERSIONS
 from epc.runtime import bundle as bundles
-from epc.runtime import journal, measure, registration, report
+from epc.runtime import journal, kept, measure, registration, report
 from epc.runtime.decide import decide, decision_path, decision_text, read
 from epc.runtime.errors import Fault
 from epc.runtime.interim import path_of as interim_path
 from epc.runtime.judging import replies
 from epc.runtime.measurements import MEASUREMENTS
+from epc.runtime.packing import NAME as PACKED
+from epc.runtime.packing import lacking, read_packed
 from epc.runtime.step import FinishRecord, read_record, record_path
 from epc.runtime.validity import recorded_files
 from epc.runtime.wording import count
@@ -148,6 +150,10 @@ def _journal(bundle: Path) -> tuple[Check, list[journal.Entry] | None]:
         return found.check("journal", "the chain of its lines"), None
     if interim_path(bundle).exists() and not any(entry.event == "looked" for entry in entries):
         found.differs(journal.path(bundle), "no line says that anybody looked, and an interim report exists")
+    if (bundle / PACKED).exists():
+        lines = [entry.data.get("sha256") for entry in entries if entry.event == "packed"]
+        if lines[-1:] != [sha256_file(bundle / PACKED)]:
+            found.differs(bundle / PACKED, "this is not the list of left out files that the journal says was packed")
     if not entries:
         return found.check("journal", "nothing has been run or registered", done=False), entries
     return found.check("journal", f"{count(len(entries), 'line')}, the last is {entries[-1].hash[:16]}"), entries
@@ -187,16 +193,32 @@ def _manifest(bundle: Path, manifest: Manifest, compiled: Compiled) -> Check:
     """The bundle is what its spec compiles to; without the spec, gates and analyses are those of the lock."""
     found = _Found(code="R0542", remedy=f"compile the registered spec again: epc compile {manifest.spec}")
     _against_lock(bundle, manifest, compiled, found)
+    packed = read_packed(bundle)
+    if packed is not None:
+        for path, sha256 in sorted(packed.compiled.items()):
+            if not (bundle / path).is_file() or sha256_file(bundle / path) != sha256:
+                found.differs(bundle / path, "this compiled file is not the one that was packed")
     if compiled.files is None:
         return found.check("manifest", f"gates, analyses and verdicts against the lock only: {compiled.because}")
+    older = 0
     for path, text in sorted(compiled.files.items()):
         stored = bundle / path
         if not stored.is_file():
             found.differs(stored, "this compiled file is missing")
+        elif packed is not None and _is_emitted(path) and stored.read_bytes() != text.encode("utf-8"):
+            older += 1
         elif stored.read_bytes() != text.encode("utf-8"):
             for change in _how(path, text, stored.read_text(encoding="utf-8", errors="replace")):
                 found.differs(stored, change)
-    return found.check("manifest", f"{count(len(compiled.files), 'file')} against what {manifest.spec} compiles to")
+    told = f"{count(len(compiled.files) - older, 'file')} against what {manifest.spec} compiles to"
+    if older:
+        told += f"; {count(older, 'script')} and pages as packed, which this epc writes otherwise"
+    return found.check("manifest", told)
+
+
+def _is_emitted(path: str) -> bool:
+    """Scripts and pages, which change with epc; what they are made from is in manifest, lock and inputs."""
+    return path in ("Snakefile", "plan.md") or path.startswith("steps/")
 
 
 def _how(path: str, compiled: str, stored: str) -> Iterator[str]:
@@ -322,21 +344,38 @@ def _records(
 
 def _outputs(bundle: Path, manifest: Manifest, records: Mapping[str, FinishRecord | None]) -> Check:
     """Every recorded file, and every piece of completions, has its hash; large ones too."""
+    packed = read_packed(bundle)
+    left_out = 0
     found = _Found(
         code="R0544", remedy="restore the file, or delete the step's folder and run again; its results are then others"
     )
     hashed = 0
     for step in manifest.steps:
         record = records.get(step.id)
+        absent = set(lacking(packed, step, record, bundle)) if record is not None else set()
+        left_out += len(absent)
         for label, file, expected in recorded_files(bundle, step, record) if record is not None else ():
+            if label.removeprefix(f"{step.id}/") in absent:
+                continue
             hashed += 1
-            if not file.is_file():
+            try:
+                actual = kept.sha256(file)
+            except FileNotFoundError:
                 found.differs(file, f"{label} is missing")
-            elif (actual := sha256_file(file)) != expected:
+                continue
+            except OSError as error:
+                found.differs(file, f"{label} cannot be read: {error.strerror}")
+                continue
+            if actual != expected:
                 found.differs(file, f"{label} was altered: recorded {expected[:16]}, found {actual[:16]}")
         if record is not None and step.pieces:
             _pieces(bundle, step, found)
-    return found.check("outputs and completions", f"{count(hashed, 'file')} against their SHA-256")
+    told = (
+        f"; not checked: {count(left_out, 'file')} of model and adapters, which are not in this copy"
+        if left_out
+        else ""
+    )
+    return found.check("outputs and completions", f"{count(hashed, 'file')} against their SHA-256{told}")
 
 
 def _pieces(bundle: Path, step: Step, found: _Found) -> None:
@@ -360,7 +399,7 @@ def _pieces(bundle: Path, step: Step, found: _Found) -> None:
 def _read(file: Path, kind: type[Any], found: _Found) -> Iterator[Any]:
     """Rows of a file in order, None for a line that is none; a missing file is named elsewhere."""
     try:
-        lines = json_lines(file.read_text(encoding="utf-8"))
+        lines = json_lines(kept.read_text(file))
     except (OSError, UnicodeDecodeError):
         return
     for number, line in enumerate(lines, start=1):

@@ -19,7 +19,7 @@ from epc.compiler.contract.draws import draw
 from epc.compiler.contract.manifest import Judge, Manifest
 from epc.compiler.contract.rows import JudgementRow, Outcome, SampleRow
 from epc.runtime import bundle as bundles
-from epc.runtime import measure
+from epc.runtime import kept, measure
 from epc.runtime.errors import Fault
 from epc.runtime.judging import attacks, gold, rubric
 from epc.runtime.judging.audit import Identity, Scores, aggregate, identity_of, votes_of
@@ -210,7 +210,7 @@ def again(
 def _scored(bundle: Path, manifest: Manifest, judge: Judge) -> dict[Identity, tuple[JudgementRow, ...]]:
     """The votes about each completion that has all of them. Raises Fault R1812 where there is none."""
     folder = bundles.store(bundle, gold.step_of(manifest, judge.name))
-    votes = votes_of(measure.judgement_rows(folder)) if (folder / "judgements.jsonl").exists() else {}
+    votes = votes_of(measure.judgement_rows(folder)) if kept.is_there(folder / "judgements.jsonl") else {}
     found = {key: rows for key, rows in votes.items() if all(row.outcome == "scored" for row in rows)}
     if not found:
         raise Fault(

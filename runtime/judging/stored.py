@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Collection, Sequence
@@ -11,10 +12,10 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from epc.compiler.contract.canonical import sha256_file
 from epc.compiler.contract.draws import draw
 from epc.compiler.contract.rows import SampleRow
 from epc.runtime import bundle as bundles
+from epc.runtime import kept
 from epc.runtime.errors import Fault
 
 KEPT_OPEN = 64
@@ -82,14 +83,26 @@ class StoredCompletions:
             if len(self._opened) == KEPT_OPEN:
                 self._opened.clear()
             file = self._opened[place.file] = _Opened(place.file)
-        return SampleRow.model_validate_json(os.pread(file.number, place.length, place.offset))
+        return SampleRow.model_validate_json(file.read(place.length, place.offset))
 
 
 class _Opened:
-    """A file open for as long as this object is there; without a buffer, since one line of many is wanted."""
+    """A file open for as long as this object is there; without a buffer, since one line of many is wanted.
+
+    Of a packed copy its whole content is held, which has no places before it is unpacked.
+    """
 
     def __init__(self, file: Path) -> None:
-        self.number = os.open(file, os.O_RDONLY)
+        self.content: bytes | None = None
+        if file.is_file():
+            self.number = os.open(file, os.O_RDONLY)
+        else:
+            self.content = kept.read_bytes(file)
+
+    def read(self, length: int, offset: int) -> bytes:
+        if self.content is not None:
+            return self.content[offset : offset + length]
+        return os.pread(self.number, length, offset)
 
     def __del__(self) -> None:
         if hasattr(self, "number"):
@@ -99,13 +112,13 @@ class _Opened:
 def _places(bundle: Path, folder: Path, key: str, sha256: str) -> list[Place]:
     file = bundles.piece(bundle, key)
     remedy = f"delete {folder} and {file}, then run again: only this piece is sampled anew"
-    if not file.exists():
+    if not kept.is_there(file):
         raise Fault("R0804", str(file), "the completions are missing", remedy)
-    if sha256_file(file) != sha256:
+    if kept.sha256(file) != sha256:
         raise Fault("R0804", str(file), "the completions were altered after they were sampled", remedy)
     places: list[Place] = []
     offset = 0
-    with file.open("rb") as handle:
+    with file.open("rb") if file.is_file() else io.BytesIO(kept.read_bytes(file)) as handle:
         for number, line in enumerate(handle, start=1):
             try:
                 row = SampleRow.model_validate_json(line)

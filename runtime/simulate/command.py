@@ -11,6 +11,7 @@ from epc import __version__
 from epc.compiler.contract.manifest import Design
 from epc.compiler.contract.simulation import Simulation
 from epc.runtime import bundle as bundles
+from epc.runtime import kept
 from epc.runtime.decide import write_text
 from epc.runtime.errors import Fault
 from epc.runtime.measurements import MEASUREMENTS, group, read_measurements
@@ -45,7 +46,7 @@ def of_design(
     files = [
         file
         for step in manifest.steps
-        if step.kind == "measure" and (file := bundles.store(pilot, step) / MEASUREMENTS).exists()
+        if step.kind == "measure" and kept.is_there(file := bundles.store(pilot, step) / MEASUREMENTS)
     ]
     rows = [row for file in files for row in read_measurements(file, manifest)]
     if not rows:

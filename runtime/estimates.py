@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import median
@@ -139,13 +140,13 @@ def units_of(
     fills: Sequence[Fraction | None] = (None, None),
     *,
     variant: Slice | None = None,
-    seed: int | None = None,
+    seeds: AbstractSet[int] | None = None,
 ) -> Units:
-    """The units of an analysis; arguments as in `analysis_result`. `seed` reads that training seed of trained arms alone."""
+    """The units of an analysis; arguments as in `analysis_result`."""
     metric = next(metric for metric in design.metrics if metric.name == analysis.metric)
     expected = _expected(design, analysis, measurements)
     cells = measurements.unfiltered if variant == "unfiltered" else measurements.cells
-    arms = tuple(_arms(design, analysis, metric, cells, expected, fills, seed))
+    arms = tuple(_arms(design, analysis, metric, cells, expected, fills, seeds))
     paired = analysis.method not in UNPAIRED
     enough = all if paired else any
     complete = [unit for unit in expected if enough(unit in arm.values for arm in arms)]
@@ -165,16 +166,16 @@ def analysis_result(
     fills: Sequence[Fraction | None] = (None, None),
     *,
     variant: Slice | None = None,
-    seed: int | None = None,
+    seeds: AbstractSet[int] | None = None,
     shared: Resamples | None = None,
 ) -> AnalysisResult:
     """One registered analysis, unknown with its reason where it cannot be computed.
 
     `fills` are the scores that stand for missing ones in the treatment and in the control, None to drop.
     `variant` is given for an analysis that a switch governs: which scores it reads, and part of its name.
-    `seed` reads that training seed of trained arms alone; `shared` holds the draws of the decision.
+    `seeds` reads those training seeds of trained arms alone; `shared` holds the draws of the decision.
     """
-    read = units_of(design, analysis, measurements, fills, variant=variant, seed=seed)
+    read = units_of(design, analysis, measurements, fills, variant=variant, seeds=seeds)
     metric, expected, arms, complete, kept = read.metric, read.expected, read.arms, read.complete, read.values
     emptied, missing = read.emptied, read.missing
     counts = tuple(arm.counts(expected) for arm in arms)
@@ -239,14 +240,16 @@ def _expected(design: Design, analysis: Analysis, measurements: Measurements) ->
 
 def _arms(
     design: Design, analysis: Analysis, metric: Metric, cells: Cells, expected: Sequence[str],
-    fills: Sequence[Fraction | None], seed: int | None = None,
+    fills: Sequence[Fraction | None], only: AbstractSet[int] | None = None,
 ) -> Iterator[Arm]:  # fmt: skip
     everywhere = expected
     for name, fill in zip(arms_of(analysis), fills, strict=False):
         cell = cells.get((metric.name, name), {})
         expected = [unit for unit in everywhere if unit in cell] if analysis.method in UNPAIRED else everywhere
         condition = next(condition for condition in design.conditions if condition.name == name)
-        seeds = condition.seeds if seed is None or not condition.phases else (seed,)
+        seeds = condition.seeds
+        if only is not None and condition.phases:
+            seeds = tuple(seed for seed in seeds if seed in only)
         yield Arm(
             name=name, seeds=seeds, trained=bool(condition.phases), fill=fill, units={unit: cell[unit] for unit in expected if unit in cell},
             values=_values(cell, expected, seeds, fill),

@@ -86,9 +86,21 @@ def _sensitivity(entry: AnalysisSensitivity) -> Iterator[str]:
         looked = "" if without.n_checked == without.n_units else f" of the {without.n_checked} that move it most"
         changed = f"another verdict without {shown}{more}" if shown else f"no single unit{looked} changes the verdict"
         yield f"{entry.analysis}: without one unit {_number(without.lowest)} to {_number(without.highest)}; {changed}"
-    for found in (*entry.filters, *entry.weights, *entry.seeds, *entry.missing, *entry.definitions):
-        if found.changes:
-            yield f"{entry.analysis}, {found.name}: {_number(found.estimate)}, the verdict would be {found.verdict}"
+    if entry.without_seed and (entry.confirmatory or any(found.changes for found in entry.without_seed)):
+        estimates = [found.estimate for found in entry.without_seed if found.estimate is not None]
+        moved = any(found.changes for found in entry.without_seed)
+        told = "another verdict without some, below" if moved else "no single seed changes the verdict"
+        yield (
+            f"{entry.analysis}: without one training seed {_number(min(estimates))} to {_number(max(estimates))}; {told}"
+        )
+    if entry.seeds_unknown_because is not None:
+        yield f"{entry.analysis}: not with every training seed alone: {entry.seeds_unknown_because}"
+    alike: dict[tuple[str, str], list[str]] = {}
+    groups = (entry.filters, entry.weights, entry.seeds, entry.without_seed, entry.missing, entry.definitions)
+    for found in (found for group in groups for found in group if found.changes):
+        alike.setdefault((_number(found.estimate), found.verdict), []).append(found.name)
+    for (estimate, verdict), names in alike.items():
+        yield f"{entry.analysis}, {' / '.join(names)}: {estimate}, the verdict would be {verdict}"
 
 
 def print_summary(console: Console, decision: Decision, files: Mapping[str, Path]) -> None:

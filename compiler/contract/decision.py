@@ -262,7 +262,12 @@ class AnalysisSensitivity(Part):
     weights: tuple[Alternative, ...] = ()
     """Every unit weighs the same, every sample weighs the same."""
     seeds: tuple[Alternative, ...] = ()
-    """With each training seed alone; empty where the trained arms share fewer than two."""
+    """With each training seed alone; empty where the trained arms share fewer than two. A method that draws training seeds
+    is read as the paired bootstrap of units then, and the name says so."""
+    seeds_unknown_because: str | None = None
+    """Why a training seed is not among them; null where all are."""
+    without_seed: tuple[Alternative, ...] = ()
+    """By the registered method without each training seed in turn; empty for fewer than three shared ones."""
     missing: tuple[Alternative, ...] = ()
     """At both extremes of the missing scores; empty where none is missing. Their verdict leaves out the gate
     epc.missing_corners, which compares them."""

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from epc.compiler.contract.manifest import Manifest
 from epc.compiler.contract.rows import SampleRow
 from epc.runtime import bundle as bundles
+from epc.runtime import kept
 from epc.runtime.errors import Fault
 
 _INDEX: Final = b'"index":'
@@ -58,7 +59,7 @@ def sample_row(found: Located) -> SampleRow:
 def _of_file(file: Path) -> Iterator[Located]:
     """Lines end at newlines only: a completion may hold any other line break."""
     try:
-        lines = file.read_bytes().split(b"\n")
+        lines = kept.read_bytes(file).split(b"\n")
     except FileNotFoundError:
         return
     except OSError as error:

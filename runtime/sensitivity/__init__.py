@@ -14,7 +14,8 @@ What is computed, for every analysis that the decision reads:
   difference R_T - R_C of R = sum T_i / sum N_i, and the registered method is applied to e_i = R_T - R_C +
   n (T_i - R N_i) / sum N_i, treatment minus control: the ratio estimator's linearisation (W. G. Cochran, Sampling
   Techniques, 3rd ed. 1977, section 6.3), whose mean is R_T - R_C, and which is d_i where all N_i are the same.
-- `seeds`: with each training seed alone.
+- `seeds`: with each training seed alone; a bootstrap that draws training seeds is read as the paired bootstrap of units.
+- `without_seed`: by the registered method without each training seed in turn, where two or more are left.
 - `missing`: at both extremes of the missing scores.
 - `leave_one_out`, `monte_carlo`, `minimum_detectable`, `margins`: see their modules.
 

@@ -33,6 +33,8 @@ DEFAULT_SEED: Final = 0
 FLIPPED: Final = 5_000_000
 """Most random signs that the sign flip draws here."""
 BOOTSTRAPS: Final = ("percentile", "shift", "studentized", "bca")
+FEWEST_LEFT: Final = 2
+"""Training seeds that are left where one is left out; a single one is among those read alone."""
 READING: Final[frozenset[Role]] = DECIDING | {"validity", "switch"}
 
 
@@ -95,6 +97,7 @@ class _Panel:
         definitions = tuple(self._definitions(analysis, name, units)) if needed - {"delta", "value"} else ()
         verdicts = {found.reject for found in definitions if found.reject is not None}
         values = units.values
+        seeds, because = self._seeds(analysis, name, units, variant)
         return AnalysisSensitivity(
             **shown,
             definitions=definitions,
@@ -102,14 +105,16 @@ class _Panel:
             seed=self._seed(analysis) if definitions else None,
             fragile=len(verdicts) > 1,
             weights=tuple(self._weights(analysis, name, units)),
-            seeds=tuple(self._seeds(analysis, name, units, variant)),
+            seeds=seeds,
+            seeds_unknown_because=because,
+            without_seed=tuple(self._without_seed(analysis, name, units, variant)),
             leave_one_out=leave_one_out(
                 analysis, units.metric, values[0], values[1] if analysis.contrast is not None else None,
                 nested=units.nested if analysis.method in NESTED else None, needed=needed, label=lambda statistics: self.replaced.verdict(name, statistics), registered=self.label,
                 shared=self.shared,
             ),
             monte_carlo=monte_carlo(analysis, result),
-            standard_error=standard_error(result),
+            standard_error=standard_error(analysis, result),
             minimum_detectable=minimum_detectable(analysis, result),
             margins=tuple(margins(analysis, result)),
         )  # fmt: skip
@@ -210,13 +215,42 @@ class _Panel:
             statistics = {**self.computed[name].statistics, point: weighted}
         yield self._alternative(name, title, statistics, len(units.complete))
 
-    def _seeds(self, analysis: Analysis, name: str, units: Units, variant: Slice | None) -> Iterator[Alternative]:
+    def _seeds(
+        self, analysis: Analysis, name: str, units: Units, variant: Slice | None
+    ) -> tuple[tuple[Alternative, ...], str | None]:
+        """Each training seed alone, and why a seed is not among them: of one that is not known no verdict is read.
+
+        A bootstrap that draws training seeds is not defined on one of them. It is read as the paired bootstrap of the
+        units then: the same definition of p, draws and seed.
+        """
         seeds = shared_seeds(units.arms)
-        for seed in seeds if len(seeds) > 1 else ():
-            found = analysis_result(
-                self.design, analysis, self.measurements, variant=variant, seed=seed, shared=self.shared
+        drawn = "seed" in analysis.levels
+        alone = analysis.model_copy(update={"method": "paired_bootstrap", "levels": ()}) if drawn else analysis
+        by = f", paired bootstrap over {units.metric.unit}s" if drawn else ""
+        results = {
+            seed: analysis_result(
+                self.design, alone, self.measurements, variant=variant, seeds={seed}, shared=self.shared
             )
-            yield self._of_result(name, f"training seed {seed}", found)
+            for seed in (seeds if len(seeds) > 1 else ())
+        }
+        known = {seed: found for seed, found in results.items() if found.unknown_because is None}
+        because = next((found.unknown_because for found in results.values() if found.unknown_because is not None), None)
+        return tuple(
+            self._of_result(name, f"training seed {seed}{by}", found) for seed, found in known.items()
+        ), because
+
+    def _without_seed(
+        self, analysis: Analysis, name: str, units: Units, variant: Slice | None
+    ) -> Iterator[Alternative]:  # fmt: skip
+        """The registered method without each training seed in turn, where at least two are left."""
+        seeds = shared_seeds(units.arms)
+        every = {seed for arm in units.arms if arm.trained for seed in arm.seeds}
+        for seed in seeds if len(seeds) > FEWEST_LEFT else ():
+            found = analysis_result(
+                self.design, analysis, self.measurements, variant=variant, seeds=every - {seed}, shared=self.shared
+            )
+            if found.unknown_because is None:
+                yield self._of_result(name, f"without training seed {seed}", found)
 
     def _missing(self, analysis: Analysis, name: str) -> Iterator[Alternative]:
         if self.corners is None or analysis not in self.corners.dropped:

@@ -18,9 +18,14 @@ POWER: Final = 0.8
 """At which the minimum detectable effect is stated."""
 
 
-def standard_error(result: AnalysisResult) -> float | None:
-    """sd / sqrt(n) of the units; None where it is not known, or nothing varies."""
-    return None if not result.sd or not result.n_units else significant(result.sd / math.sqrt(result.n_units))
+def standard_error(analysis: Analysis, result: AnalysisResult) -> float | None:
+    """sd / sqrt(n) of the units; None where it is not known, nothing varies, or training seeds are drawn too.
+
+    Units alone would leave out that the seeds vary: a number that looks much sharper than the interval beside it.
+    """
+    if not result.sd or not result.n_units or "seed" in analysis.levels:
+        return None
+    return significant(result.sd / math.sqrt(result.n_units))
 
 
 def monte_carlo(analysis: Analysis, result: AnalysisResult) -> MonteCarlo | None:
@@ -69,7 +74,7 @@ def minimum_detectable(analysis: Analysis, result: AnalysisResult) -> MinimumDet
     None too for a test of equivalence, which has no effect to detect. H. Bloom, Minimum detectable effects, Evaluation Review 19 (1995) 547-556. Conditional on the sd that was
     observed, and about the test of no effect, not about other thresholds of the gates.
     """
-    error = standard_error(result)
+    error = standard_error(analysis, result)
     if error is None or result.contrast is None or analysis.method == "tost":
         return None
     from scipy.special import stdtrit
@@ -86,7 +91,7 @@ def minimum_detectable(analysis: Analysis, result: AnalysisResult) -> MinimumDet
 
 def margins(analysis: Analysis, result: AnalysisResult) -> Iterator[Margin]:
     """Every comparison that a gate makes on a known statistic."""
-    error = standard_error(result)
+    error = standard_error(analysis, result)
     for threshold in result.thresholds:
         observed = result.statistics.get(threshold.statistic)
         if observed is None:

@@ -414,6 +414,72 @@ def test_seeds_alone(study: Study) -> None:
     assert first.p < 0.025 < second.p
 
 
+SEEDS_DRAWN: dict[str, Any] = {
+    "method": "cluster_bootstrap", "p": "percentile", "levels": ("seed", "unit"), "resamples": 999, "seed": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "seeds", "names", "without"),
+    [
+        ({"method": "paired_t"}, (3, 8), "training seed {}", ()),
+        ({"method": "paired_t"}, (3, 8, 9), "training seed {}", (3, 8, 9)),
+        (SEEDS_DRAWN, (3, 8), "training seed {}, paired bootstrap over prompts", ()),
+        (SEEDS_DRAWN, (3, 8, 9), "training seed {}, paired bootstrap over prompts", (3, 8, 9)),
+        (SEEDS_DRAWN | {"levels": ("unit",)}, (3, 8, 9), "training seed {}", (3, 8, 9)),
+    ],
+)  # fmt: skip
+def test_no_verdict_is_read_of_a_seed_that_a_method_cannot_do_without(
+    study: Study, method: dict[str, Any], seeds: tuple[int, ...], names: str, without: tuple[int, ...]
+) -> None:
+    study.method, study.seeds, study.of_seed = method, seeds, {3: 10, 8: 30, 9: 50}
+    panel, mean = study.panel(), sum(DARWIN) / 15
+    assert [found.name for found in panel.seeds] == [names.format(seed) for seed in seeds]
+    assert [found.estimate for found in panel.seeds] == pytest.approx([mean + study.of_seed[seed] for seed in seeds])
+    assert [found.name for found in panel.without_seed] == [f"without training seed {seed}" for seed in without]
+    added = [sum(study.of_seed[s] for s in seeds if s != seed) / (len(seeds) - 1) for seed in without]
+    assert [found.estimate for found in panel.without_seed] == pytest.approx([mean + more for more in added])
+    for found in (*panel.seeds, *panel.without_seed):
+        assert found.p is not None
+        assert found.reject is not None
+        assert (found.unknown_because, found.verdict) == (None, "SUCCESS" if found.reject else "INCONCLUSIVE")
+    assert panel.seeds_unknown_because is None
+    told = (panel.standard_error, panel.minimum_detectable, panel.margins[0].standard_errors)
+    assert (None in told, any(told)) == ("seed" in method.get("levels", ()), "seed" not in method.get("levels", ()))
+
+
+def test_a_seed_alone_is_the_paired_bootstrap_of_its_units(study: Study) -> None:
+    study.method, study.seeds, study.of_seed = SEEDS_DRAWN, (3, 8), {3: 10, 8: -40}
+    alone = study.panel().seeds[1]
+    study.method, study.seeds = {"method": "paired_bootstrap", "p": "percentile", "resamples": 999, "seed": 1}, (8,)
+    (registered,) = [found for found in study.panel().definitions if found.registered]
+    assert (alone.estimate, alone.p, alone.reject) == (registered.estimate, registered.p, registered.reject)
+
+
+def test_a_seed_without_scores_is_said_once_and_gives_no_verdict(study: Study) -> None:
+    study.method, study.seeds = SEEDS_DRAWN, (3, 8, 9)
+    study.method = study.method | {"levels": ("sample",)}  # of several training seeds rows hold no samples to draw
+    entry = study.panel()
+    assert entry.unknown_because is not None
+    assert (entry.seeds, entry.without_seed) == ((), ())
+    assert not any("training seed" in line for line in sensitivity_lines(study.decide()))
+
+
+def test_a_leaning_seed_is_named_and_equal_consequences_are_one_line(study: Study) -> None:
+    study.method, study.seeds, study.of_seed = {"method": "paired_t"}, (3, 8, 9), {3: 90, 8: -25, 9: -25}
+    decision = study.decide()
+    assert decision.verdict.label == "SUCCESS"
+    said = list(sensitivity_lines(decision))
+    mean = sum(DARWIN) / 15
+    assert (
+        f"  headline: without one training seed {mean - 25:.4g} to {mean + 32.5:.4g}; another verdict without some, below"
+        in said
+    )
+    assert [line for line in said if "the verdict would be" in line] == [
+        f"  headline, training seed 8 / training seed 9 / without training seed 3: {mean - 25:.4g}, the verdict would be INCONCLUSIVE"
+    ]
+
+
 def test_extremes_of_missing_scores_and_their_verdicts(study: Study) -> None:
     study.gates = (("small", "kill", "headline.delta < 15"),)
     study.verdicts = (rule("small", "KILL"), rule(None, "INCONCLUSIVE"))

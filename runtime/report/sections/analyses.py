@@ -159,8 +159,8 @@ def _scores(analysis: AnalysisResult) -> str:
 
 
 def _by_seed(analysis: AnalysisResult) -> str:
-    """`by seed: 21 −0.520, 22 −0.480`"""
-    estimates = ", ".join(f"{seed} {text}" for seed, _, text in by_seed(analysis))
+    """`by seed: 21 −0.520, 22 −0.480`, a seed and its estimate on one line."""
+    estimates = ", ".join(f"{seed}\N{NO-BREAK SPACE}{text}" for seed, _, text in by_seed(analysis))
     return f"by seed: {estimates}" if estimates else ""
 
 

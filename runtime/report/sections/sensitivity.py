@@ -17,6 +17,7 @@ from epc.runtime.report import numbers
 from epc.runtime.report.anchors import analysis_anchor
 from epc.runtime.report.sections.sources import Reference, Sources
 from epc.runtime.report.text import one_line
+from epc.runtime.statistics import NESTED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,7 @@ def _alternatives(entry: AnalysisSensitivity) -> Iterator[tuple[str, tuple[Alter
     yield "With the filter and without it", entry.filters
     yield "Weights", entry.weights
     yield "One training seed alone", entry.seeds
+    yield "One training seed left out", entry.without_seed
     yield "Missing scores at both extremes", entry.missing
 
 
@@ -143,7 +145,7 @@ def _panel(entry: AnalysisSensitivity, result: AnalysisResult, sources: Sources)
         fragile=entry.fragile,
         changes=changes,
         open=changes or entry.fragile or entry.confirmatory,
-        sentence=numbers.unknown(one_line(entry.unknown_because)) if entry.unknown_because else _sentence(entry),
+        sentence=_sentence(entry),
         groups=tuple(
             AlternativeGroup(heading=heading, rows=tuple(_alternative(found, result) for found in group))
             for heading, group in _alternatives(entry)
@@ -151,17 +153,25 @@ def _panel(entry: AnalysisSensitivity, result: AnalysisResult, sources: Sources)
         ),
         leave_one_out=() if leave is None else tuple(_leave_one_out(leave, result)),
         facts=tuple(_facts(entry, result)),
-        margins=tuple(_margin(margin, result) for margin in entry.margins),
+        margins=tuple(_margin(margin, result, known=entry.standard_error is not None) for margin in entry.margins),
         rows=sources.of_analysis(result),
     )
 
 
 def _sentence(entry: AnalysisSensitivity) -> str:
+    if entry.unknown_because is not None:
+        return numbers.unknown(one_line(entry.unknown_because))
     if entry.fragile:
-        return "FRAGILE: whether the test rejects depends on the definition of p."
-    if entry.definitions:
-        return "Every definition of p gives the same side of alpha."
-    return "Of this analysis the decision reads the estimate alone, so no p is compared."
+        told = "FRAGILE: whether the test rejects depends on the definition of p."
+    elif entry.definitions:
+        told = "Every definition of p gives the same side of alpha."
+    else:
+        told = "Of this analysis the decision reads the estimate alone, so no p is compared."
+    if any(found.registered and found.name in NESTED for found in entry.definitions):
+        told += " All but the registered one draw units alone, and take a unit's mean over seeds and samples as it is."
+    if entry.seeds_unknown_because is not None:
+        told += f" Not with every training seed alone: {one_line(entry.seeds_unknown_because)}."
+    return told
 
 
 def _alternative(found: Alternative, result: AnalysisResult) -> AlternativeView:
@@ -221,6 +231,8 @@ def _facts(entry: AnalysisSensitivity, result: AnalysisResult) -> Iterator[tuple
         )
     if entry.standard_error is not None:
         yield "Standard error of the estimate", numbers.fixed(entry.standard_error, digits + 1)
+    elif result.sd and any(found.registered and found.name in NESTED for found in entry.definitions):
+        yield "Standard error of the estimate", "not given: that of the units alone would leave out the training seeds"
     if result.skewness is not None:
         yield "Skewness of the unit values", numbers.fixed(result.skewness, 2)
     if entry.minimum_detectable is not None:
@@ -231,7 +243,8 @@ def _facts(entry: AnalysisSensitivity, result: AnalysisResult) -> Iterator[tuple
         )
 
 
-def _margin(margin: Margin, result: AnalysisResult) -> MarginView:
+def _margin(margin: Margin, result: AnalysisResult, *, known: bool) -> MarginView:
+    """`known` is whether the analysis has a standard error."""
     digits = numbers.digits_for(result.scale)
     return MarginView(
         gate=one_line(margin.gate),
@@ -240,7 +253,9 @@ def _margin(margin: Margin, result: AnalysisResult) -> MarginView:
         observed=_observed(margin, digits + 1),
         distance=numbers.fixed(margin.distance, digits + 1, sign=True),
         standard_errors=(
-            "nothing varies" if margin.standard_errors is None else numbers.fixed(margin.standard_errors, 2, sign=True)
+            ("not known" if result.sd and not known else "nothing varies")
+            if margin.standard_errors is None
+            else numbers.fixed(margin.standard_errors, 2, sign=True)
         ),
     )
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from epc.compiler.contract.chat import before_placeholders
+from epc.compiler.contract.devices import CONTEXT_MIB, LARGE
 from epc.compiler.contract.judge_models import CLAUDE, ClaudeModel
 from epc.compiler.contract.prices import BATCH_FACTOR, GPU_PRICES, Price, price_of
 from epc.compiler.spec import LoraSft, ModelJudge
@@ -40,10 +41,6 @@ PARAMETERS: Final[dict[str, int]] = {
 """From the models' published configurations."""
 
 
-LARGE: Final = 1_000_000_000
-"""Parameters from which a model is taken to run on a GPU, with a GPU's execution plan."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """Sizes of a decoder."""
@@ -60,8 +57,6 @@ SHAPES: Final[dict[str, Shape]] = {
 """From the models' published configurations; of those alone that leave room on a GPU for other steps."""
 SPARE: Final = 1.25
 """Of memory: fragments, and what a model of it leaves out."""
-CONTEXT_MIB: Final = 1024
-"""What a process takes of a GPU beside its tensors."""
 CHECKS_MIB: Final = 1024
 """What the checks before and after a training take: fingerprints of the weights, logits of a few rows in float64."""
 SHORT_TOKEN: Final = 3

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from epc.compiler.contract.canonical import sha256_json, sha256_text
-from epc.runtime import device_faults
+from epc.runtime import device_faults, devices
 from epc.runtime.errors import Fault
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 RESPONSE_CHARACTERS: Final = 4000
 """A longer response is cut in samples.jsonl; its score was computed of all of it."""
-FULL: Final = ("R0205", "R0207")
-"""Faults of a full memory."""
 BYTES_OF_LOGIT: Final = 12
 """Of a logit and what is computed of it: the model's own, a float32 copy and its logarithm of softmax."""
 BYTES_OF_STATE: Final = 64
@@ -62,7 +60,7 @@ def _told(file: Path, *, local: bool) -> Iterator[None]:
         OSError,
         DatasetsError,
         TemplateError,
-        KeyError,
+        LookupError,
         ValueError,
         TypeError,
         AttributeError,
@@ -193,7 +191,8 @@ class Benchmark:
         short, and half as many again each time it is found full.
 
         Raises Fault R0351 when the harness did not report a metric, R0352 when items are missing or repeated, R0353
-        when a score is not on its scale, R1963 when the requests were not those that were rendered.
+        when a score is not on its scale, R1963 when the requests were not those that were rendered,
+        R1965 when an answer cannot be scored.
         """
         if not self.batch_size:
             self.batch_size = rows_at_once(self.lm.model, self.prompts.longest, largest_batch)
@@ -203,8 +202,7 @@ class Benchmark:
             try:
                 return self._items(self._evaluated())
             except (RuntimeError, MemoryError) as error:
-                fault = device_faults.classified(error, place=self.name)
-                if fault is None or fault.code not in FULL or self.batch_size == 1:
+                if self.batch_size == 1 or not device_faults.memory_is_full(error):
                     raise
             self.batch_size //= 2
             print(f"{self.name}: memory is full, going on with {self.batch_size} rows at once", flush=True)
@@ -213,10 +211,23 @@ class Benchmark:
     def _evaluated(self) -> Mapping[str, Any] | None:
         from lm_eval.evaluator import evaluate
 
-        found: Mapping[str, Any] | None = evaluate(
-            lm=self.lm, task_dict={"tasks": {self.name: self.task}, "groups": {}, "group_map": {}}, bootstrap_iters=0,
-            log_samples=True, **self._settings(),
-        )  # fmt: skip
+        try:
+            found: Mapping[str, Any] | None = evaluate(
+                lm=self.lm, task_dict={"tasks": {self.name: self.task}, "groups": {}, "group_map": {}}, bootstrap_iters=0,
+                log_samples=True, **self._settings(),
+            )  # fmt: skip
+        except (
+            LookupError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+        ) as error:  # of an item without choices
+            said = " ".join(str(error).split())[:300]
+            raise Fault(
+                "R1965", self.name, f"an answer cannot be scored: {type(error).__name__} {said}",
+                "look for an item that is not like the others, such as one without choices",
+            ) from error  # fmt: skip
         return found
 
     def _items(self, found: Mapping[str, Any] | None) -> list[Item]:
@@ -289,14 +300,11 @@ def _requests_sha256(arguments: Any) -> str:
 
 def rows_at_once(model: Any, longest: int, largest: Mapping[str, int]) -> int:
     """Rows of `longest` tokens whose logits fit into what is free on the GPU, a power of two; `largest` on a processor."""
-    import torch
-
     if model.device.type != "cuda":
         return largest["cpu"]
-    free = torch.cuda.mem_get_info(model.device)[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     config = model.config.get_text_config()
     row = max(1, longest) * (config.vocab_size * BYTES_OF_LOGIT + config.hidden_size * BYTES_OF_STATE)
-    fitting = max(1, int(SHARE_OF_FREE * free / row))
+    fitting = max(1, int(SHARE_OF_FREE * devices.free_bytes() / row))
     return min(largest["cuda"], 1 << (fitting.bit_length() - 1))
 
 

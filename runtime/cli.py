@@ -147,6 +147,12 @@ def _parser() -> argparse.ArgumentParser:
         help="of unfinished results: which verdicts are still reachable, and a planned look; never the decision itself",
     )  # fmt: skip
     with_results(sub)
+    sub = command(
+        "pack", "copy a finished bundle without its weights, small enough to publish, and decide it there", _pack
+    )
+    with_bundle(sub)
+    sub.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="of the copy; it must not exist yet")
+    with_results(sub)
     told = "tell the experiment trackers of the spec what they have not been told yet"
     with_bundle(command("report-to", told, _report_to))
     sub = command("simulate", "what the registered decision would say under assumed truths", _simulate)
@@ -702,8 +708,8 @@ def _decide(args: argparse.Namespace) -> int:
     return REHEARSED if decision.mode == "rehearsal" else VERDICT_CODES[decision.verdict.verdict_class]
 
 
-def _decided(bundle: Path, results: Path | None) -> Decision:
-    """Decide a bundle, write decision and report, and print the summary."""
+def _decided(bundle: Path, results: Path | None, *, publish: bool = True) -> Decision:
+    """Decide a bundle, write decision and report, and print the summary; `publish` tells the experiment trackers."""
     from rich.console import Console
 
     from epc.runtime import journal, registration, report
@@ -730,11 +736,29 @@ def _decided(bundle: Path, results: Path | None) -> Decision:
         **hashes,
     )
     print_summary(Console(), decision, {"decision": decision_file, **written})
-    if manifest.report_to is not None:
+    if publish and manifest.report_to is not None:
         from epc.runtime import trackers
 
         trackers.publish(bundle, decided=True, console=Console())
     return decision
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from epc.runtime import packing
+    from epc.runtime.bundle import read_manifest
+    from epc.runtime.registration import spec_folder
+    from epc.runtime.wording import count
+
+    bundle = _bundle(args.bundle)
+    packed = packing.pack(bundle, args.to)
+    _decided(args.to, args.results or spec_folder(bundle, read_manifest(bundle)), publish=False)
+    files = [file for file in args.to.rglob("*") if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    left_out = count(len(packed.left_out), "file")
+    print(
+        f"{args.to}: {count(len(files), 'file')}, {size / 1e6:.1f} MB; {left_out} of model and adapters left out, named in packed.json"
+    )
+    return EXIT_OK
 
 
 def _look(bundle: Path, results: Path | None) -> int:

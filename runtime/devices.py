@@ -26,8 +26,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Final
 
+from epc.compiler.contract.devices import CONTEXT_MIB
 from epc.runtime import locking
-from epc.runtime.errors import EXIT_INTERRUPTED
+from epc.runtime.errors import EXIT_INTERRUPTED, Fault
 from epc.runtime.lifetime import end_with_engine
 
 VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
@@ -35,8 +36,6 @@ CLAIM: Final = "EPC_GPU_CLAIM"
 """Environment variable: the file of this process's claim."""
 WHOLE: Final = 0
 """As a need: a device of one's own."""
-CONTEXT_MIB: Final = 1024
-"""Of a need: what a process takes beside the tensors that torch allocates, for CUDA's context and its kernels."""
 MARGIN_MIB: Final = 512
 """Of a device: left to the driver."""
 MIB: Final = 2**20
@@ -78,8 +77,10 @@ class Claimed:
 
 def visible(environment: Mapping[str, str] = os.environ) -> list[Device]:
     """The GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES admits, in its order; none where there is no nvidia-smi."""
-    listed = _listed()
     chosen = environment.get(VISIBLE)
+    if hidden(chosen):
+        return []
+    listed = _listed()
     if chosen is None:
         return [device for _, device in listed]
     found: list[Device] = []
@@ -96,6 +97,11 @@ def visible(environment: Mapping[str, str] = os.environ) -> list[Device]:
     return found
 
 
+def hidden(chosen: str | None) -> bool:
+    """Whether a value of CUDA_VISIBLE_DEVICES hides every device, whatever there is: then the driver is not asked."""
+    return chosen is not None and chosen.strip() in ("", "-1")
+
+
 def _listed() -> list[tuple[str, Device]]:
     """(index, device) of every NVIDIA GPU, in the order of their places on the bus."""
     command = shutil.which("nvidia-smi")
@@ -103,16 +109,16 @@ def _listed() -> list[tuple[str, Device]]:
         return []
     query = [command, "--query-gpu=index,uuid,memory.free", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=LISTING_SECONDS)
+        done = subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=LISTING_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return []
     found = []
     for line in done.stdout.splitlines() if done.returncode == 0 else ():
         fields = [field.strip() for field in line.split(",")]
-        if len(fields) == 3:
+        if len(fields) == 3 and fields[0].isdecimal():  # anything else is a message
             index, uuid, free = fields
             found.append(
-                (index, Device(token=index, uuid=uuid, free_mib=int(free) if free.isdigit() else None))
+                (index, Device(token=index, uuid=uuid, free_mib=int(free) if free.isdecimal() else None))
             )  # fmt: skip
     return found
 
@@ -128,10 +134,25 @@ def room(devices: Sequence[Device]) -> tuple[int, int]:
 
 
 def claims_folder() -> Path:
-    """Where the claims of this user's processes on this machine lie."""
-    folder = Path(tempfile.gettempdir()) / f"epc-devices-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
+    """Where the claims of this user's processes on this machine lie. Raises Fault R1980 when nothing can be kept there."""
+    place = "TMPDIR"
+    try:
+        folder = Path(tempfile.gettempdir()) / f"epc-devices-{os.getuid()}"
+        place = str(folder)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid == os.getuid() and os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            return folder
+    except OSError as error:
+        raise _unusable(place, error.strerror or str(error)) from None
+    raise _unusable(place, "it belongs to somebody else, or may not be written")
+
+
+def _unusable(place: str, why: str) -> Fault:
+    return Fault(
+        "R1980", place, f"steps claim their GPU with a file in this folder, and it cannot be used: {why}",
+        "make room or remove what stands in its place; or set TMPDIR to a folder of your own, the same for all runs on this"
+        " machine",
+    )  # fmt: skip
 
 
 def placed(need: int, devices: Sequence[Device], claimed: Sequence[Claimed]) -> tuple[Device, Claimed] | None:
@@ -276,15 +297,17 @@ def _hold_torch(need: int) -> None:
 
 
 def free_bytes() -> int:
-    """Bytes that torch may still take of its GPU: what is free, and no more than is left of the step's share."""
+    """Bytes that tensors may still take of the GPU: what is free or kept by torch for later, within the step's share."""
     import torch
 
-    return left(_share(), free=torch.cuda.mem_get_info()[0], reserved=torch.cuda.memory_reserved())
+    held = torch.cuda.memory_allocated()
+    kept = torch.cuda.memory_reserved() - held
+    return left(_share(), free=torch.cuda.mem_get_info()[0] + kept, held=held)
 
 
-def left(share: int, *, free: int, reserved: int) -> int:
-    """Bytes left of a share in MiB (0 is the whole device) of which torch has `reserved` bytes, with `free` on the device."""
-    return max(0, min(free, (share - CONTEXT_MIB) * MIB - reserved)) if share else free
+def left(share: int, *, free: int, held: int) -> int:
+    """Bytes left of a share in MiB (0 is the whole device) whose tensors hold `held` bytes, with `free` to be had."""
+    return max(0, min(free, (share - CONTEXT_MIB) * MIB - held)) if share else free
 
 
 def take_whole() -> bool:
@@ -326,6 +349,10 @@ def main(arguments: Sequence[str]) -> None:
         found = claim(need)
     except KeyboardInterrupt:
         raise SystemExit(EXIT_INTERRUPTED) from None
+    except (Fault, OSError) as error:
+        fault = error if isinstance(error, Fault) else _unusable(tempfile.gettempdir(), error.strerror or str(error))
+        print(fault.render(), file=sys.stderr)
+        raise SystemExit(fault.exit_code) from None
     environment = {**os.environ, **({} if found is None else found[1])}
     os.execve(sys.executable, [sys.executable, script], environment)
 

@@ -24,10 +24,11 @@ from typing import IO, TYPE_CHECKING, Literal
 
 from epc.compiler.contract.manifest import Manifest, Step
 from epc.runtime import bundle as bundles
-from epc.runtime import devices, freeze, journal, locking, registration
+from epc.runtime import devices, freeze, journal, kept, locking, registration
 from epc.runtime.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_STEP_FAILED, Fault
 from epc.runtime.judging import GOES_ON
 from epc.runtime.lifetime import ENGINE_PID, end_with_parent
+from epc.runtime.packing import lacking, read_packed
 from epc.runtime.preflight import preflight
 from epc.runtime.progress import (
     Display,
@@ -138,6 +139,7 @@ def run(
                 say(console, f"  {change}", style="yellow")
         held = [entry.step.id for entry in planned if entry.frozen_first]
         missing = [entry for entry in planned if entry.state != "done" and not entry.frozen_first]
+        _refuse_without_weights(bundle, missing)
         preflight.require(
             bundle, manifest, [entry.step for entry in missing], despite=despite, console=console,
             environment=environment or {},
@@ -269,7 +271,30 @@ def _other_records(bundle: Path, manifest: Manifest) -> dict[str, list[FinishRec
 
 
 def _gone(bundle: Path, step: Step) -> list[str]:
-    return [name for name in step.outputs if not (bundles.store(bundle, step) / name).exists()]
+    """Outputs that are lost; weights that a packed copy left out are not."""
+    record, folder = read_record(bundle, step), bundles.store(bundle, step)
+    absent = [name for name in step.outputs if not (folder / name).exists() and not kept.is_there(folder / name)]
+    if not absent or record is None:
+        return absent
+    left_out = set(lacking(read_packed(bundle), step, record, bundle))
+    return [name for name in absent if name not in left_out]
+
+
+def _refuse_without_weights(bundle: Path, missing: Sequence[PlannedStep]) -> None:
+    """Stop before a step runs that may read weights which a packed copy left out. Raises Fault R0713."""
+    packed = read_packed(bundle)
+    if packed is None:
+        return
+    steps = {step.id: step for step in bundles.read_manifest(bundle).steps}
+    for entry in missing:
+        for need in (steps[name] for name in entry.step.needs):
+            record = read_record(bundle, need)
+            if record is not None and any(lacking(packed, need, record, bundle)):
+                raise Fault(
+                    "R0713", str(bundles.store(bundle, need)),
+                    f"{entry.step.id} must run and needs {need.id}, whose weights are not in this copy",
+                    "compile the spec into another folder and run it there: epc compile SPEC.yaml --out FOLDER",
+                )  # fmt: skip
 
 
 def _has_content(folder: Path) -> bool:

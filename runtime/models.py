@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from epc.compiler.contract.canonical import sha256_file, sha256_text
+from epc.runtime import adapters
 from epc.runtime.errors import Fault
 
 if TYPE_CHECKING:
@@ -227,108 +228,6 @@ def _count_parameters(folder: Path) -> int:
     return total
 
 
-def adapter_norm(adapter: Path) -> float:
-    """Frobenius norm of all LoRA updates B A, unscaled: 0 exactly for an adapter that changes nothing.
-
-    Raises Fault R0307 when the adapter cannot be read.
-    """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(adapter / "adapter_model.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(adapter, error) from None
-    total = torch.zeros((), dtype=torch.float64)
-    for name, b in tensors.items():
-        if "lora_B" in name:
-            a = tensors[name.replace("lora_B", "lora_A")]
-            # ||BA||_F^2 = tr((B^T B)(A A^T)), which needs only r x r products.
-            b, a = b.double(), a.double()
-            total += ((b.T @ b) * (a @ a.T)).sum()
-    return float(total.clamp(min=0).sqrt())
-
-
-def _unreadable(adapter: Path, error: Exception) -> Fault:
-    return Fault("R0307", str(adapter), f"the adapter cannot be read: {error}", "delete the folder and run again")
-
-
-def refuse_empty(adapter: Path) -> None:
-    """Raise Fault R0307 for an adapter that cannot be read, R0308 for one that changes nothing."""
-    if adapter_norm(adapter) == 0.0:
-        raise Fault(
-            "R0308", str(adapter), "the adapter is empty: all its updates are zero",
-            "train it again; an arm with an empty adapter is the base model under another name",
-        )  # fmt: skip
-
-
-def require_same_base(adapter: Path, model: Any, model_dir: Path) -> None:
-    """Refuse an adapter that was trained on another model than this one, before anything loads it halfway.
-
-    `model` is the base in memory, `model_dir` where it lies. An adapter names the folder of its base, which in a store
-    is called by the key of the model; one from elsewhere is judged by its shapes alone. Raises Fault R0307 when the
-    adapter cannot be read, R0310 when it names another base, R0309 when a projection that it adapts is not there or
-    has another shape.
-    """
-    config = adapter / "adapter_config.json"
-    try:
-        named = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError) as error:
-        raise _unreadable(adapter, error) from None
-    theirs, ours = _store_key(named), _store_key(str(model_dir.absolute()))
-    if theirs is not None and ours is not None and theirs != ours:
-        raise Fault(
-            "R0310", str(config), f"the adapter was trained on another model: {theirs}, and this is {ours}",
-            "delete the folder of its training and run again: an adapter belongs to one base",
-        )  # fmt: skip
-    problem = _misfit(_adapter_shapes(adapter), model)
-    if problem:
-        raise Fault(
-            "R0309", str(adapter), f"the adapter does not fit this model: {problem}",
-            "delete the folder of its training and run again: an adapter belongs to one base",
-        )  # fmt: skip
-
-
-def _store_key(path: Any) -> str | None:
-    """The key of a model in the path of its folder, .../store/KEY/model; None for any other path."""
-    parts = Path(path).parts if isinstance(path, str) else ()
-    return parts[-2] if len(parts) >= 3 and (parts[-3], parts[-1]) == ("store", "model") else None
-
-
-def _adapter_shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
-    """Tensor -> shape, from the header of the file."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(adapter / "adapter_model.safetensors", framework="pt") as tensors:
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(adapter, error) from None
-
-
-def _misfit(shapes: Mapping[str, tuple[int, ...]], model: Any) -> str:
-    """The first tensor of an adapter that has no place in the model, as a phrase; empty when all have one.
-
-    Of a projection (out, in), A is (rank, in) and B is (out, rank).
-    """
-    modules = dict(model.named_modules())
-    for name, shape in shapes.items():
-        side = next((side for side in ("lora_A", "lora_B") if f".{side}." in name), None)
-        if side is None:
-            continue
-        place = name.partition(f".{side}.")[0].removeprefix("base_model.model.")
-        weight = getattr(modules.get(place), "weight", None)
-        if weight is None:
-            return f"there is no {place} in it"
-        out, inner = weight.shape
-        expected = inner if side == "lora_A" else out
-        found = shape[1] if side == "lora_A" else shape[0]
-        if found != expected:
-            return f"{name} has width {found}, {place} has {expected}"
-    return ""
-
-
 def load_base(model_dir: Path, *, dtype: str) -> PreTrainedModel:
     """The base model in evaluation mode, on the GPU where there is one, with nothing in its generation defaults."""
     import torch
@@ -351,10 +250,10 @@ def load_arm(model_dir: Path, adapter: Path | None, *, dtype: str) -> PreTrained
     """The model of one arm, in evaluation mode: the base, or a copy of its own with the adapter merged into it.
 
     For one arm; `Arms` serves several from one base. Raises Fault R0307 for an unreadable adapter, R0308 for one that
-    changes nothing, R0309 and R0310 for one of another base.
+    changes nothing, R0309 and R0310 for one of another base, R1990 for one that is not finite.
     """
     if adapter is not None:
-        refuse_empty(adapter)  # before the model is loaded for nothing
+        adapters.require_trained(adapter)  # before the model is loaded for nothing
     model = load_base(model_dir, dtype=dtype)
     return model if adapter is None else _merged(model, adapter, model_dir)
 
@@ -363,7 +262,7 @@ def _merged(model: Any, adapter: Path, model_dir: Path) -> PreTrainedModel:
     """The same model object with the adapter merged into its weights, and no trace of it beside them."""
     from peft import PeftModel
 
-    require_same_base(adapter, model, model_dir)
+    adapters.require_same_base(adapter, model, model_dir)
     merged: Any = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     if hasattr(merged, "peft_config"):  # left on the model, it makes the next adapter a second one
         del merged.peft_config
@@ -396,14 +295,14 @@ class Arms:
         """The model of one arm; None for the base itself.
 
         Raises Fault R0307 for an unreadable adapter, R0308 for one that changes nothing, R0309 and R0310 for one of
-        another base, R1961 for one of which the precision of the model leaves nothing, and R1960 when the base is not
-        what it was after the arm.
+        another base, R1990 for one that is not finite, R1961 for one of which the precision of the model leaves nothing,
+        and R1960 when the base is not what it was after the arm.
         """
         if adapter is None:
             yield self.model
         else:
-            refuse_empty(adapter)
-            require_same_base(adapter, self.model, self.model_dir)
+            adapters.require_trained(adapter)
+            adapters.require_same_base(adapter, self.model, self.model_dir)
             kept = self._keep(adapter)
             try:
                 model = _merged(self.model, adapter, self.model_dir)
@@ -418,7 +317,7 @@ class Arms:
         """Name -> copy in main memory of the weights that the adapter will change."""
         places = {
             name.partition(".lora_")[0].removeprefix("base_model.model.")
-            for name in _adapter_shapes(adapter)
+            for name in adapters.shapes(adapter)
             if ".lora_" in name
         }
         parameters = dict(self.model.named_parameters())

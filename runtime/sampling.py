@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from epc.compiler.contract import chat
 from epc.compiler.contract.chat import Message
 from epc.compiler.contract.draws import SEED_BITS, draw
-from epc.runtime import data, device_faults, mask
+from epc.runtime import data, device_faults, devices, mask
 from epc.runtime.errors import Fault
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ SHORTEST_BORDER: Final = 3
 """Characters of a border between turns that no message may hold: shorter ones stand in ordinary text."""
 BATCH_SHARE: Final = 0.5
 """Of what decoding.slots_for gives to a cache that is allocated once: a static batch copies its cache as it grows."""
-MEMORY_FULL: Final = ("R0205", "R0207")
 PER_CONDITION = "per_condition"
 """Value of a sample set's `system` that leaves the system prompt to the arm."""
 
@@ -302,8 +301,7 @@ def generate(
                     stops=stops, pad=pad, temperature=temperature, top_p=top_p, max_tokens=max_tokens,
                 )  # fmt: skip
             except (MemoryError, RuntimeError) as error:
-                fault = device_faults.classified(error, place="sampling")
-                if len(batch) == 1 or fault is None or fault.code not in MEMORY_FULL:
+                if len(batch) == 1 or not device_faults.memory_is_full(error):
                     raise
                 size = len(batch) // 2
                 print(
@@ -319,12 +317,10 @@ def generate(
 
 def _fitting(model: PreTrainedModel, *, longest: int, wanted: int) -> int:
     """Rows of a static batch: as many as are wanted, or as the free memory holds."""
-    import torch
-
     from epc.runtime import decoding
 
     if model.device.type == "cuda":
-        free = torch.cuda.mem_get_info()[0]
+        free = devices.free_bytes()
     else:
         import psutil
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from epc.runtime import models, recipe
+from epc.runtime import adapters, recipe
 from epc.runtime.errors import Fault
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _require_same_base(step: Step, model: Any) -> None:
     for need in step.plan.needs:
         if kinds[need] == "train":
             base = next(step.input(name) for name in step.plan.needs if kinds[name] == "model") / "model"
-            models.require_same_base(step.input(need) / "adapter", model.get_base_model(), base)
+            adapters.require_same_base(step.input(need) / "adapter", model.get_base_model(), base)
 
 
 def require_same_shape(model: Any, *, r: int, alpha: int, place: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from epc.compiler import cost
 from epc.compiler.contract.canonical import content_key
 from epc.compiler.contract.chat import lines
+from epc.compiler.contract.devices import LARGE
 from epc.compiler.contract.manifest import Piece, Resources
 from epc.compiler.contract.versions import STEP_VERSIONS
 from epc.compiler.kinds import arms, model
@@ -36,7 +37,7 @@ def engine(plan: Lowering, longest: int) -> dict[str, Any]:
         case "transformers":
             return {
                 "engine": "transformers",
-                "batch_size": GPU_BATCH_SIZE if (cost.parameters_of(plan.spec) or 0) >= cost.LARGE else BATCH_SIZE,
+                "batch_size": GPU_BATCH_SIZE if (cost.parameters_of(plan.spec) or 0) >= LARGE else BATCH_SIZE,
                 "threads": 2,
             }
         case "vllm":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from epc.compiler import cost
+from epc.compiler.contract.devices import LARGE
 from epc.compiler.contract.manifest import Resources
 from epc.compiler.contract.training import ADAPTER, ARGUMENTS
 from epc.compiler.kinds import data, mask, model
@@ -24,7 +25,7 @@ def plans(spec: Spec, recipe: LoraSft) -> list[dict[str, Any]]:
     A model of unknown size is taken to be large: running out of memory is worse than a probe.
     """
     parameters = cost.parameters_of(spec)
-    large = parameters is None or parameters >= cost.LARGE
+    large = parameters is None or parameters >= LARGE
     plain = {"micro_batch": recipe.batch, "accumulation": recipe.accumulation, "checkpointing": large}
     effective = recipe.batch * recipe.accumulation
     halves = [effective // parts for parts in (1, 2, 4, 8) if effective % parts == 0 and effective // parts >= SMALLEST]

@@ -94,8 +94,9 @@ class Sources:
     def model(self, phase: Phase) -> Path:
         """A folder with the tokenizer and the config of the model. Raises Fault R0382."""
         step = phase.model_step
-        if read_record(self.bundle, step) is not None:
-            return bundles.store(self.bundle, step) / "model"
+        stored = bundles.store(self.bundle, step) / "model"
+        if read_record(self.bundle, step) is not None and stored.is_dir():  # a packed copy has none
+            return stored
         if step.id not in self.built:
             template = self._text(TEMPLATE) if step.recipe["chat_template_sha256"] is not None else None
             beside = self.spec.parent if self.spec is not None else self.bundle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, assert_never
@@ -58,7 +59,7 @@ def _outputs(bundle: Path, steps: Sequence[Step], records: Mapping[str, FinishRe
 def _registered(inputs: Sequence[tuple[str, Path, bool]]) -> Row:
     faults = [
         Fault(
-            "R1922", str(file), f"this is not the registered {what}" if file.is_file() else f"the {what} is missing",
+            "R1922", str(file), f"this is not the registered {what}" if file.is_file() else f"the file with the {what} is missing",
             "the bundle was changed: compile the spec again, which writes its inputs",
         )
         for what, file, same in inputs
@@ -74,6 +75,8 @@ def _inputs(bundle: Path, missing: Sequence[Step]) -> Iterator[tuple[str, Path, 
     """(what it is, file, whether it is the registered one) of every input whose hash or content a recipe holds."""
     for step in missing:
         recipe, declared = step.recipe, needs.constants(bundle / step.script)
+        if not _parses(bundle / step.script):  # it would end its own step, after those before it
+            yield f"script of {step.id}", bundle / step.script, False
         match step.kind:
             case "model":
                 if "CHAT_TEMPLATE" in declared:
@@ -110,6 +113,14 @@ def _inputs(bundle: Path, missing: Sequence[Step]) -> Iterator[tuple[str, Path, 
                 continue
             case _:
                 assert_never(step.kind)
+
+
+def _parses(script: Path) -> bool:
+    try:
+        ast.parse(script.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return False
+    return True
 
 
 def _hashed(bundle: Path, what: str, path: str, expected: str | None) -> tuple[str, Path, bool]:

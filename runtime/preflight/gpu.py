@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from epc.compiler.contract.devices import CONTEXT_MIB
 from epc.compiler.contract.manifest import Step
-from epc.runtime.devices import CONTEXT_MIB, VISIBLE
+from epc.runtime.devices import VISIBLE, hidden
 from epc.runtime.errors import Fault
 from epc.runtime.preflight import needs
 from epc.runtime.preflight.outcome import GIB, Row, size
@@ -86,6 +87,8 @@ class Seen:
 
 def look(environment: Mapping[str, str] = os.environ) -> Seen:
     """The GPUs of this machine that CUDA_VISIBLE_DEVICES leaves to the steps; a driver that fails is a Fault R1903."""
+    if hidden(environment.get(VISIBLE)):
+        return Seen()
     nodes = any(Path("/dev").glob("nvidia[0-9]*"))
     program = shutil.which("nvidia-smi", path=environment.get("PATH"))
     if program is None:

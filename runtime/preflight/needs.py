@@ -15,6 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final, Literal, assert_never
 
+from epc.compiler.contract.devices import LARGE
 from epc.compiler.contract.manifest import Manifest, Step
 from epc.runtime import bundle as bundles
 from epc.runtime import models
@@ -22,8 +23,6 @@ from epc.runtime.errors import Fault
 from epc.runtime.judging.providers import VARIABLES
 from epc.runtime.step import read_record
 
-LARGE: Final = 1_000_000_000
-"""Parameters from which a model is taken to run on a GPU; the compiler plans by the same number."""
 WIDTHS: Final[Mapping[str, int]] = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of a parameter."""
 ALLOWANCE: Final = 64 * 2**20

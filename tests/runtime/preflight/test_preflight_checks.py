@@ -380,6 +380,15 @@ def test_inputs_are_the_registered_ones(file: str, said: str, project: Any) -> N
     assert "is missing" in project.check()["inputs"].faults[0].fact
 
 
+def test_a_script_that_cannot_be_read_fails_before_the_steps_in_front_of_it(project: Any) -> None:
+    project.compile()
+    script = project.bundle / project.step("sample").script
+    script.write_text(script.read_text() + "def (\n")
+    (fault,) = project.check()["inputs"].faults
+    assert (fault.code, fault.place) == ("R1922", str(script))
+    assert "script of sample" in fault.fact
+
+
 def test_a_local_model_that_is_gone(project: Any) -> None:
     project.compile()
     (project.spec.parent / "model").unlink()

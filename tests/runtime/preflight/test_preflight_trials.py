@@ -79,6 +79,27 @@ def test_everything_is_tried_once_and_remembered(project: Any, serve: Any) -> No
     assert list(rows)[:3] == ["GPU", "disk", "packages"]  # what is cheap is looked at every time
 
 
+def test_prompts_that_change_are_rendered_anew(project: Any, tiny: Path) -> None:
+    project.compile(*PROMPTED)
+    project.finish_model(tiny)
+    for start in ("one token", "tried before"):
+        assert project.check(until="sample")["transformers engine"].found.startswith(start)
+    file = project.spec.parent / "heldout.txt"
+    file.write_text(file.read_text().replace("number 0", "number zero"))
+    project.compile()
+    assert project.check(until="sample")["transformers engine"].found.startswith("one token")
+
+
+def test_a_torch_that_leaves_the_gpu_alone_is_told_of_every_time(project: Any, nvidia_smi: Any, tiny: Path) -> None:
+    project.compile(*PROMPTED)
+    project.finish_model(tiny)
+    path = nvidia_smi("0, GPU-aaaa, NVIDIA H100, 81559, 100, 81000\n")
+    for _ in range(2):
+        row = project.check(until="sample", PATH=path)["transformers engine"]
+        assert row.state == "warned", row
+        assert row.found.startswith("one token after")
+
+
 def test_another_address_is_another_judge(judged: Any, serve: Any) -> None:
     serve()
     assert judged.check(ask=True)["judge alignment"].state == "ok"

